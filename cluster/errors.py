@@ -1,0 +1,92 @@
+"""Errors at the edge of the cluster.
+
+RULE: every error answers one question: did it surely not happen?
+
+    CoterieError
+    ├── Definite                it did not happen; a repeat cannot do it twice
+    │   ├── NoLeader            nobody leads, or this node cannot reach who does
+    │   ├── Overloaded          a queue is full; try again after a pause
+    │   ├── ShuttingDown        this node is leaving
+    │   └── Refused             the cluster decided against it (code says why)
+    └── Indefinite              it may have happened; repeat with the same Idempotency-Key
+        ├── Timeout             no answer within the deadline
+        └── ConnectionLost      the way to the cluster broke before the answer
+
+When in doubt, indefinite.
+"""
+
+from __future__ import annotations
+
+
+class CoterieError(Exception):
+    """Base of all errors of Coterie.
+
+    Attributes:
+        code: stable snake_case word, the `code` of the HTTP problem document.
+        definite: it surely did not happen.
+        retryable: the same request may succeed later.
+    """
+
+    code = "error"
+    definite = False
+    retryable = True
+
+    def __init__(self, detail: str, *, code: str | None = None, definite: bool | None = None):
+        super().__init__(detail)
+        self.detail = detail
+        if code is not None:
+            self.code = code
+        if definite is not None:
+            self.definite = definite
+
+
+class Definite(CoterieError):
+    """It did not happen."""
+
+    definite = True
+
+
+class NoLeader(Definite):
+    """No leader is known or reachable. Raised as indefinite where a copy may be under way."""
+
+    code = "no_leader"
+
+
+class Overloaded(Definite):
+    """A bounded queue is full."""
+
+    code = "overloaded"
+
+
+class ShuttingDown(Definite):
+    """The node is draining and takes nothing new."""
+
+    code = "shutting_down"
+
+
+class Refused(Definite):
+    """The cluster refused; `code` and `reason` say why, `status` is the HTTP status."""
+
+    code = "refused"
+    retryable = False
+
+    def __init__(self, detail: str, *, code: str, status: int, reason: dict[str, object]):
+        super().__init__(detail, code=code)
+        self.status = status
+        self.reason = reason
+
+
+class Indefinite(CoterieError):
+    """It may have happened."""
+
+
+class Timeout(Indefinite):
+    """No answer within the deadline."""
+
+    code = "timeout"
+
+
+class ConnectionLost(Indefinite):
+    """The connection broke before the answer came."""
+
+    code = "connection_lost"

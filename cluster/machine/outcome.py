@@ -1,0 +1,206 @@
+"""What the machine answers: one frozen value per outcome.
+
+RULE: values only. A participle for what was done, a noun for what stands against it. Refusals are
+values too (`Refusal`), never exceptions: they are replicated, stored and repeated like any answer.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Outcome(msgspec.Struct, frozen=True, array_like=True):
+    """Base of all outcomes. The integer tag is its number in snapshots: never reuse one."""
+
+
+class Refusal(Outcome, frozen=True):
+    """Base of outcomes that changed nothing: the command surely did not take effect."""
+
+
+# Sessions.
+
+
+class Opened(Outcome, tag=1):
+    """A session was opened; `token` is its fencing token."""
+
+    session: str
+    ttl_ms: int
+    token: int
+
+
+class Renewed(Outcome, tag=2):
+    """A session now expires `expires_in_ms` after the time of this entry."""
+
+    session: str
+    expires_in_ms: int
+
+
+class RenewedMany(Outcome, tag=3):
+    """Sessions renewed, in the order asked, as (id, expires_in_ms); `gone` are ended or unknown."""
+
+    alive: tuple[tuple[str, int], ...]
+    gone: tuple[str, ...]
+
+
+class Closed(Outcome, tag=4):
+    """A session was ended on request."""
+
+    session: str
+
+
+class SessionNotFound(Refusal, tag=5):
+    """No session ever had this id."""
+
+    session: str
+
+
+class SessionExpired(Refusal, tag=6):
+    """The session has ended (expired or closed)."""
+
+    session: str
+
+
+# Locks.
+
+
+class Granted(Outcome, tag=7):
+    """A lock is held by `session` under `token`; the token is larger than any given before."""
+
+    name: str
+    session: str
+    token: int
+    shared: bool
+
+
+class Queued(Outcome, tag=8):
+    """The request stands in the lock's queue; its answer comes later under the same request id.
+
+    `position` counts from 1.
+    """
+
+    name: str
+    position: int
+
+
+class LockHeld(Refusal, tag=9):
+    """Somebody else holds the lock, or waits before us.
+
+    Attributes:
+        holder: session that has held it longest; None when only waiters stand before us.
+        held_for_ms: since its grant.
+        holder_token: its fencing token.
+        queue_length: waiters in the queue without us.
+        position: the place we had (after a wait) or would get, counted from 1.
+    """
+
+    name: str
+    holder: str | None
+    held_for_ms: int
+    holder_token: int | None
+    queue_length: int
+    position: int
+
+
+class Released(Outcome, tag=10):
+    """The lock was given back."""
+
+    name: str
+
+
+class StaleToken(Refusal, tag=11):
+    """The token is not the one of the present grant."""
+
+    name: str
+    token: int
+    current_token: int
+
+
+class NotHolder(Refusal, tag=12):
+    """The session does not hold the lock."""
+
+    name: str
+    session: str
+
+
+class QueueFull(Refusal, tag=13):
+    """A limit is reached: `what` is in the plural ("waiters of a lock", "sessions")."""
+
+    what: str
+    limit: int
+
+
+# Requests.
+
+
+class Abandoned(Outcome, tag=14):
+    """The earlier request was taken out of its queue (or had left it before)."""
+
+
+class Withdrawn(Refusal, tag=15):
+    """The request left its queue because its client was gone."""
+
+
+class KeyReused(Refusal, tag=16):
+    """The Idempotency-Key belongs to another request."""
+
+    key: str
+
+
+class Void(Refusal, tag=17):
+    """A late repeat of a settled request, or one from a former life of its node: not applied."""
+
+
+class Undecodable(Refusal, tag=18):
+    """The command's bytes make no command this version knows: not applied."""
+
+
+class LockInfo(msgspec.Struct, frozen=True):
+    """A read-only picture of one lock, made for GET and list.
+
+    holders: (session, token, shared, held_for_ms) in order of grant.
+    waiters: (session, shared, priority, waited_ms, expires_in_ms) in queue order; the last is how
+        long it will still wait.
+    """
+
+    name: str
+    holders: tuple[tuple[str, int, bool, int], ...]
+    waiters: tuple[tuple[str, bool, int, int, int], ...]
+
+
+class SessionInfo(msgspec.Struct, frozen=True):
+    """A read-only picture of one session.
+
+    holds: (kind, name, token) in order of grant, kind is "lock".
+    waits: (kind, name, position) in order of arrival.
+    """
+
+    session: str
+    name: str | None
+    meta: bytes | None
+    ttl_ms: int
+    expires_in_ms: int
+    token: int
+    holds: tuple[tuple[str, str, int], ...]
+    waits: tuple[tuple[str, str, int], ...]
+
+
+MACHINE_OUTCOMES = (
+    Opened,
+    Renewed,
+    RenewedMany,
+    Closed,
+    SessionNotFound,
+    SessionExpired,
+    Granted,
+    Queued,
+    LockHeld,
+    Released,
+    StaleToken,
+    NotHolder,
+    QueueFull,
+    Abandoned,
+    Withdrawn,
+    KeyReused,
+    Void,
+    Undecodable,
+)
