@@ -99,8 +99,8 @@ $(READY): requirements-build.lock requirements-dev.lock pyproject.toml
 		if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
 		then echo $$name; break; fi; done); \
 	if [ -z "$$python" ]; then \
-		echo "make: Coterie needs Python 3.11 or newer, and none of python3.13, python3.12," >&2; \
-		echo "make: python3.11, python3 is one. Install it, or name it: make PYTHON=/path" >&2; \
+		echo "Coterie needs Python 3.11 or newer; none of python3.13, python3.12, python3.11 and" \
+			"python3 is one. Install it, or name one: make PYTHON=/path/to/python3" >&2; \
 		exit 1; \
 	fi; \
 	set -e; \

