@@ -6,71 +6,87 @@ sense where it is applied; it never carries a clock reading, only lengths of tim
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
+
+from cluster.machine import limits
+
+# What a command can carry at all. Bounds are counted in characters here; `wire/commands.py` counts
+# bytes, and the gateway explains either to the client before a command is made.
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+LengthMs = Annotated[int, msgspec.Meta(ge=0, le=limits.LENGTH_MS_MAX)]
+TtlMs = Annotated[int, msgspec.Meta(ge=1, le=limits.LENGTH_MS_MAX)]
+Priority = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**32 - 1)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.NAME_BYTES_MAX)]
+SessionId = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+Nonce = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+MetaText = Annotated[bytes, msgspec.Meta(max_length=limits.META_BYTES_MAX)]
+SessionIds = Annotated[
+    tuple[SessionId, ...], msgspec.Meta(max_length=limits.SESSIONS_PER_KEEPALIVE_MAX)
+]
 
 
 class Command(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Base of all commands. The integer tag is the command's number in the log: never reuse one."""
 
 
-class OpenSession(Command, tag=1):
+class OpenSession(Command, frozen=True, tag=1):
     """Open a session that expires `ttl_ms` after its last accepted renewal.
 
     `nonce` is drawn by the node that was asked (the machine draws no lots) and becomes part of the
     session's id. `meta` is opaque to the machine: JSON text of the client's object.
     """
 
-    nonce: str
-    ttl_ms: int
-    name: str | None = None
-    meta: bytes | None = None
+    nonce: Nonce
+    ttl_ms: TtlMs
+    name: Name | None = None
+    meta: MetaText | None = None
 
 
-class KeepAlive(Command, tag=2):
+class KeepAlive(Command, frozen=True, tag=2):
     """Renew one session for its whole TTL, counted from the time of this entry."""
 
-    session: str
+    session: SessionId
 
 
-class KeepAliveMany(Command, tag=3):
+class KeepAliveMany(Command, frozen=True, tag=3):
     """Renew several sessions in one step; those that are gone are named in the outcome."""
 
-    sessions: tuple[str, ...]
+    sessions: SessionIds
 
 
-class CloseSession(Command, tag=4):
+class CloseSession(Command, frozen=True, tag=4):
     """End a session now. Everything it holds or waits for is freed in the same entry."""
 
-    session: str
+    session: SessionId
 
 
-class AcquireLock(Command, tag=5):
+class AcquireLock(Command, frozen=True, tag=5):
     """Ask for a lock; with `wait_ms` > 0 stand in its queue for at most that long.
 
     `priority`: smaller goes first, as in beanstalkd; equal ones in order of arrival.
     """
 
-    session: str
-    name: str
+    session: SessionId
+    name: Name
     shared: bool = False
-    priority: int = 0
-    wait_ms: int = 0
+    priority: Priority = 0
+    wait_ms: LengthMs = 0
 
 
-class ReleaseLock(Command, tag=6):
+class ReleaseLock(Command, frozen=True, tag=6):
     """Give a lock back. Conditional on the fencing token of the grant."""
 
-    session: str
-    name: str
-    token: int
+    session: SessionId
+    name: Name
+    token: Count
 
 
-class Abandon(Command, tag=7):
+class Abandon(Command, frozen=True, tag=7):
     """The client of an earlier request of the same origin is gone: take it out of its queue."""
 
-    seq: int
+    seq: Count
 
 
 class Origin(NamedTuple):

@@ -20,7 +20,7 @@ class Refusal(Outcome, frozen=True):
 # Sessions.
 
 
-class Opened(Outcome, tag=1):
+class Opened(Outcome, frozen=True, tag=1):
     """A session was opened; `token` is its fencing token."""
 
     session: str
@@ -28,33 +28,33 @@ class Opened(Outcome, tag=1):
     token: int
 
 
-class Renewed(Outcome, tag=2):
+class Renewed(Outcome, frozen=True, tag=2):
     """A session now expires `expires_in_ms` after the time of this entry."""
 
     session: str
     expires_in_ms: int
 
 
-class RenewedMany(Outcome, tag=3):
+class RenewedMany(Outcome, frozen=True, tag=3):
     """Sessions renewed, in the order asked, as (id, expires_in_ms); `gone` are ended or unknown."""
 
     alive: tuple[tuple[str, int], ...]
     gone: tuple[str, ...]
 
 
-class Closed(Outcome, tag=4):
+class Closed(Outcome, frozen=True, tag=4):
     """A session was ended on request."""
 
     session: str
 
 
-class SessionNotFound(Refusal, tag=5):
+class SessionNotFound(Refusal, frozen=True, tag=5):
     """No session ever had this id."""
 
     session: str
 
 
-class SessionExpired(Refusal, tag=6):
+class SessionExpired(Refusal, frozen=True, tag=6):
     """The session has ended (expired or closed)."""
 
     session: str
@@ -63,7 +63,7 @@ class SessionExpired(Refusal, tag=6):
 # Locks.
 
 
-class Granted(Outcome, tag=7):
+class Granted(Outcome, frozen=True, tag=7):
     """A lock is held by `session` under `token`; the token is larger than any given before."""
 
     name: str
@@ -72,7 +72,7 @@ class Granted(Outcome, tag=7):
     shared: bool
 
 
-class Queued(Outcome, tag=8):
+class Queued(Outcome, frozen=True, tag=8):
     """The request stands in the lock's queue; its answer comes later under the same request id.
 
     `position` counts from 1.
@@ -82,7 +82,7 @@ class Queued(Outcome, tag=8):
     position: int
 
 
-class LockHeld(Refusal, tag=9):
+class LockHeld(Refusal, frozen=True, tag=9):
     """Somebody else holds the lock, or waits before us.
 
     Attributes:
@@ -101,13 +101,13 @@ class LockHeld(Refusal, tag=9):
     position: int
 
 
-class Released(Outcome, tag=10):
+class Released(Outcome, frozen=True, tag=10):
     """The lock was given back."""
 
     name: str
 
 
-class StaleToken(Refusal, tag=11):
+class StaleToken(Refusal, frozen=True, tag=11):
     """The token is not the one of the present grant."""
 
     name: str
@@ -115,14 +115,14 @@ class StaleToken(Refusal, tag=11):
     current_token: int
 
 
-class NotHolder(Refusal, tag=12):
+class NotHolder(Refusal, frozen=True, tag=12):
     """The session does not hold the lock."""
 
     name: str
     session: str
 
 
-class QueueFull(Refusal, tag=13):
+class QueueFull(Refusal, frozen=True, tag=13):
     """A limit is reached: `what` is in the plural ("waiters of a lock", "sessions")."""
 
     what: str
@@ -132,25 +132,25 @@ class QueueFull(Refusal, tag=13):
 # Requests.
 
 
-class Abandoned(Outcome, tag=14):
+class Abandoned(Outcome, frozen=True, tag=14):
     """The earlier request was taken out of its queue (or had left it before)."""
 
 
-class Withdrawn(Refusal, tag=15):
+class Withdrawn(Refusal, frozen=True, tag=15):
     """The request left its queue because its client was gone."""
 
 
-class KeyReused(Refusal, tag=16):
+class KeyReused(Refusal, frozen=True, tag=16):
     """The Idempotency-Key belongs to another request."""
 
     key: str
 
 
-class Void(Refusal, tag=17):
+class Void(Refusal, frozen=True, tag=17):
     """A late repeat of a settled request, or one from a former life of its node: not applied."""
 
 
-class Undecodable(Refusal, tag=18):
+class Undecodable(Refusal, frozen=True, tag=18):
     """The command's bytes make no command this version knows: not applied."""
 
 

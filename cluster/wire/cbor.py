@@ -61,6 +61,8 @@ def encode(value: object) -> bytes:
     Integers must lie within -2**64 .. 2**64-1: larger ones would need a tag, which `decode`
     refuses.
     """
+    if isinstance(value, msgspec.Struct):
+        value = msgspec.to_builtins(value, builtin_types=(bytes,))
     return cbor2.dumps(value, default=_encode_struct)
 
 
@@ -86,7 +88,7 @@ def decode(data: bytes | memoryview, *, max_bytes: int, max_depth: int = DEPTH_M
         decoder = kept.pop() if kept else _new_decoder(max_depth)
         decoder.fp = stream
         value = decoder.decode()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - bytes of strangers: whatever it is, say no
         raise WireError(f"no CBOR of ours: {_reason(error)}") from None
     if stream.tell() != len(data):
         raise WireError(f"{len(data) - stream.tell()} bytes follow the first CBOR item")
@@ -108,15 +110,19 @@ def decode_plain(data: bytes | memoryview, *, max_bytes: int, max_depth: int = D
 
 
 def convert(value: object, kind: type[T]) -> T:
-    """Check plain values field by field and make a `kind` of them (a Struct, or any annotation).
+    """Check plain values field by field and make a `kind` of them.
+
+    Give a Struct: msgspec remembers what it found out about a class, but looks at a union or any
+    other annotation anew at each call (some 5 us), so tell the members of a union apart first.
 
     Raises:
         WireError: says which field and why, as in "Expected `int`, got `str` - at `$[2]`".
     """
     try:
-        return msgspec.convert(value, kind)
-    except Exception as error:
-        raise WireError(_reason(error)) from None
+        # Without builtin_types a text would pass for bytes, read as base64.
+        return msgspec.convert(value, kind, builtin_types=(bytes,))
+    except msgspec.ValidationError as error:
+        raise WireError(str(error)) from None
 
 
 def _new_decoder(max_depth: int) -> cbor2.CBORDecoder:

@@ -192,6 +192,12 @@ class TestConvert:
         with pytest.raises(WireError):
             cbor.convert(["door", odd], Place)
 
+    def test_takes_no_text_for_bytes(self) -> None:
+        """A text is never read as base64 where bytes are wanted."""
+        with pytest.raises(WireError):
+            cbor.convert("aGk=", bytes)
+        assert cbor.convert(b"aGk=", bytes) == b"aGk="
+
     def test_says_which_field(self) -> None:
         """The error points at the field."""
         with pytest.raises(WireError, match=r"\$\[1\]"):

@@ -1,0 +1,171 @@
+"""Commands on the wire: whole ones pass, everything else is a WireError."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.machine import limits
+from cluster.machine.commands import (
+    MACHINE_COMMANDS,
+    Abandon,
+    AcquireLock,
+    CloseSession,
+    Command,
+    KeepAlive,
+    KeepAliveMany,
+    OpenSession,
+    ReleaseLock,
+)
+from cluster.wire import cbor, commands
+from cluster.wire.cbor import WireError
+
+COUNTS = st.integers(0, 2**62)
+LENGTHS = st.integers(0, limits.LENGTH_MS_MAX)
+# At most 50 characters of at most four bytes: never over 200 bytes.
+NAMES = st.text(
+    st.characters(exclude_categories=["Cc", "Cs"]),
+    min_size=1,
+    max_size=50,
+)
+SESSIONS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=100)
+
+COMMANDS: st.SearchStrategy[Command] = st.one_of(
+    st.builds(
+        OpenSession,
+        nonce=NAMES,
+        ttl_ms=st.integers(1, limits.LENGTH_MS_MAX),
+        name=st.none() | NAMES,
+        meta=st.none() | st.binary(max_size=100),
+    ),
+    st.builds(KeepAlive, session=SESSIONS),
+    st.builds(KeepAliveMany, sessions=st.lists(SESSIONS, max_size=5).map(tuple)),
+    st.builds(CloseSession, session=SESSIONS),
+    st.builds(
+        AcquireLock,
+        session=SESSIONS,
+        name=NAMES,
+        shared=st.booleans(),
+        priority=st.integers(-(2**31), 2**32 - 1),
+        wait_ms=LENGTHS,
+    ),
+    st.builds(ReleaseLock, session=SESSIONS, name=NAMES, token=COUNTS),
+    st.builds(Abandon, seq=COUNTS),
+)
+
+BAD: dict[str, Any] = {
+    "not a list": {"a": 1},
+    "an empty list": [],
+    "no number": ["acquire", "s", "n"],
+    "a boolean for a number": [True, "n", 1000],
+    "an unknown number": [99, "s"],
+    "number zero": [0],
+    "a missing field": [6, "s", "n"],
+    "a field too many": [4, "s", 1],
+    "a number for a text": [4, 17],
+    "a text for a number": [6, "s", "n", "7"],
+    "a boolean for a count": [6, "s", "n", True],
+    "a number for a flag": [5, "s", "n", 1, 0, 0],
+    "a float": [5, "s", "n", False, 0, 1.0],
+    "an empty name": [5, "s", "", False, 0, 0],
+    "a name of 201 letters": [5, "s", "n" * 201, False, 0, 0],
+    "a name of 201 bytes": [5, "s", "é" * 100 + "n", False, 0, 0],
+    "a control character": [5, "s", "a\nb", False, 0, 0],
+    "a control character of Latin 1": [5, "s", "a\x85b", False, 0, 0],
+    "an empty session": [2, ""],
+    "an endless session": [2, "s" * 101],
+    "a token below zero": [6, "s", "n", -1],
+    "a token of 63 bits": [6, "s", "n", 2**62 + 1],
+    "a big integer": [6, "s", "n", 2**70],
+    "no ttl": [1, "nonce", 0],
+    "an endless ttl": [1, "nonce", limits.LENGTH_MS_MAX + 1],
+    "a control character in a nonce": [1, "no\x00nce", 1000],
+    "a session's name with a control character": [1, "nonce", 1000, "a\tb"],
+    "a text for opaque bytes": [1, "nonce", 1000, None, "aGk="],
+    "opaque bytes too long": [1, "nonce", 1000, None, b"x" * (limits.META_BYTES_MAX + 1)],
+    "an endless wait": [5, "s", "n", False, 0, limits.LENGTH_MS_MAX + 1],
+    "a priority of 33 bits": [5, "s", "n", False, 2**32, 0],
+    "too many sessions": [3, ["s"] * (limits.SESSIONS_PER_KEEPALIVE_MAX + 1)],
+    "a session that is none": [3, ["s", None]],
+}
+
+
+@given(COMMANDS)
+def test_reads_back_what_was_encoded(command: Command) -> None:
+    """Every command survives the way into the log and out of it."""
+    assert commands.decode(commands.encode(command)) == command
+
+
+@pytest.mark.parametrize("value", BAD.values(), ids=BAD.keys())
+def test_refuses_what_is_no_whole_command(value: object) -> None:
+    """Wrong shapes, types, lengths and ranges are refused."""
+    with pytest.raises(WireError):
+        commands.decode(cbor.encode(value))
+
+
+@given(st.binary(max_size=100))
+def test_raises_nothing_but_wire_errors_for_any_bytes(data: bytes) -> None:
+    """Any bytes make a command or a WireError."""
+    try:
+        commands.decode(data)
+    except WireError:
+        pass
+
+
+@given(COMMANDS, st.data())
+def test_raises_nothing_but_wire_errors_for_damaged_commands(
+    command: Command, data: st.DataObject
+) -> None:
+    """A flipped byte makes another command or a WireError."""
+    damaged = bytearray(commands.encode(command))
+    place = data.draw(st.integers(0, len(damaged) - 1))
+    damaged[place] ^= data.draw(st.integers(1, 255))
+    try:
+        commands.decode(bytes(damaged))
+    except WireError:
+        pass
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**64), 2**64) | st.text() | st.binary(),
+        lambda inner: st.lists(inner, max_size=7),
+    ),
+    st.integers(0, 9),
+)
+def test_raises_nothing_but_wire_errors_for_any_values(value: object, number: int) -> None:
+    """Well-formed CBOR of the wrong shape is a WireError too."""
+    for candidate in (value, [number, value], [number, "s", "n", value]):
+        try:
+            commands.decode(cbor.encode(candidate))
+        except WireError:
+            pass
+
+
+def test_takes_the_largest_keepalive() -> None:
+    """A keepalive of as many sessions as allowed, with ids as long as allowed, fits."""
+    command = KeepAliveMany(("s" * 100,) * limits.SESSIONS_PER_KEEPALIVE_MAX)
+    assert commands.decode(commands.encode(command)) == command
+
+
+def test_says_what_cannot_be_encoded() -> None:
+    """Half a surrogate pair has no UTF-8: a WireError where the command is made."""
+    with pytest.raises(WireError, match="KeepAlive cannot be encoded"):
+        commands.encode(KeepAlive("\ud800"))
+
+
+def test_numbers_are_unique_and_stay() -> None:
+    """The log outlives versions: a command keeps its number for ever."""
+    numbers = {kind.__name__: kind.__struct_config__.tag for kind in MACHINE_COMMANDS}
+    assert numbers == {
+        "OpenSession": 1,
+        "KeepAlive": 2,
+        "KeepAliveMany": 3,
+        "CloseSession": 4,
+        "AcquireLock": 5,
+        "ReleaseLock": 6,
+        "Abandon": 7,
+    }
