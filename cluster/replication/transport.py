@@ -20,7 +20,6 @@ import asyncio
 import hmac
 import logging
 import os
-import random
 import socket
 import ssl
 import struct
@@ -77,6 +76,13 @@ class Pace:
     redial_max_s: float = 1.0
     steady_s: float = 0.5
     goodbye_s: float = 0.5
+
+
+class Dice(Protocol):
+    """What is needed of a `random.Random`."""
+
+    def random(self) -> float:
+        """A number from 0 to below 1."""
 
 
 class Receiver(Protocol):
@@ -172,7 +178,7 @@ class Transport:
         known_identity: Callable[[str], str | None],
         learn_identity: Callable[[str, str], None],
         clock: Callable[[], float],
-        rng: random.Random,
+        rng: Dice,
         ssl_server: ssl.SSLContext | None = None,
         ssl_client: ssl.SSLContext | None = None,
         frame_bytes_max: int = FRAME_BYTES_MAX,
