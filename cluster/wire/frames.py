@@ -166,7 +166,10 @@ class ReadAnswer(Message, frozen=True, tag=23):
 
 
 class Status(Message, frozen=True, tag=24):
-    """A node about itself, sent to every peer about twice a second and on each change of role."""
+    """A node about itself, sent to every peer about twice a second and on each change of role.
+
+    now_ms: cluster time on a leader's clock; 0 on anybody else.
+    """
 
     boot: Count
     role: Word
@@ -177,6 +180,7 @@ class Status(Message, frozen=True, tag=24):
     http: Text
     version: Word
     fronts: Annotated[dict[Word, Text], msgspec.Meta(max_length=64)] = {}
+    now_ms: Count = 0
 
 
 class TransferRequest(Message, frozen=True, tag=25):

@@ -1,0 +1,897 @@
+"""The node: numbers commands, brings them to the leader, applies what is committed, answers.
+
+RULE: plain object, given the time; one method does all the work (`round`). Requests go gateway →
+node → (forward to the leader) → batch → log; answers are born in `apply`, on the node that was
+asked. Nothing here blocks but the disk.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from cluster import errors
+from cluster.machine.commands import Abandon, Command, Origin, RequestId
+from cluster.machine.machine import Machine
+from cluster.machine.outcome import Outcome, Queued, Void
+from cluster.node.batcher import Batcher
+from cluster.node.clock import ClusterClock
+from cluster.node.pending import Answered, Failed, OnReply, Pending, Waiting
+from cluster.replication.disk import Disk
+from cluster.replication.engine import Engine, EngineSettings
+from cluster.replication.engine import Outcome as ProposalOutcome
+from cluster.replication.identity import Identity
+from cluster.replication.journal import Journal
+from cluster.replication.snapshots import Dumper, SnapshotStore
+from cluster.wire import batch, commands, frames, snapshot
+from cluster.wire.cbor import WireError
+from cluster.wire.frames import (
+    Forward,
+    ForwardedRequest,
+    Message,
+    RaftMessage,
+    ReadAnswer,
+    ReadRequest,
+    Refused,
+    Status,
+    TransferAnswer,
+    TransferRequest,
+)
+
+_FORWARD_BYTES_MAX = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSettings:
+    """What a node must know. Lengths of time in seconds.
+
+    Attributes:
+        peers: names of the other members.
+        http: address of our HTTP API as clients see it.
+        fronts: address of every compatible front this node serves, by name.
+        round_every: at the most between two rounds.
+        sweep_every: how often requests under way are looked over.
+        resend_after: a request without an answer for so long is sent again, under the same id.
+        no_leader_after: how long a request waits for a leader to appear.
+        status_every: between two words about ourselves to our peers.
+    """
+
+    node: str
+    peers: tuple[str, ...]
+    http: str = ""
+    version: str = ""
+    fronts: dict[str, str] = field(default_factory=dict)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    segment_bytes: int = 64 << 20
+    pending_max: int = 20_000
+    queue_requests_max: int = 50_000
+    queue_bytes_max: int = 64 << 20
+    round_every: float = 0.02
+    sweep_every: float = 0.1
+    resend_after: float = 1.0
+    no_leader_after: float = 2.5
+    status_every: float = 0.5
+
+
+@dataclass(slots=True)
+class Counters:
+    """What has happened since the start; only ever rising."""
+
+    rounds: int = 0
+    entries_sealed: int = 0
+    commands_sealed: int = 0
+    entries_applied: int = 0
+    commands_applied: int = 0
+    commands_taken: int = 0
+    commands_forwarded: int = 0
+    commands_resent: int = 0
+    reads: int = 0
+    frames_refused: int = 0
+    leader_changes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """One member as we know it. `state` is leader, follower, candidate or unreachable."""
+
+    id: str
+    http: str
+    state: str
+    applied: int
+    lag: int
+    connected: bool
+    last_heard_ms: int | None
+    digest: str
+    version: str
+    fronts: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """The cluster as this node knows it."""
+
+    cluster: str
+    node: str
+    leader: str | None
+    term: int
+    commit: int
+    applied: int
+    digest: str
+    role: str
+    ready: bool
+    why_not_ready: str | None
+    stale_ms: int
+    nodes: tuple[NodeStatus, ...]
+
+
+@dataclass(slots=True)
+class _Read:
+    on_ready: OnReply
+    deadline: float
+    index: int | None = None
+
+
+@dataclass(slots=True)
+class _Heard:
+    status: Status | None = None
+    at: float = float("-inf")
+
+
+class Node:
+    """One member of the cluster.
+
+    Args:
+        disk: the data folder; journal and snapshots are recovered from it.
+        clock: monotonic seconds. wall_ms: milliseconds since 1970.
+        send: gives one frame to a peer; may drop it. push: what was sent should leave now, as the
+            disk is about to be waited for.
+        dumper: makes the writer of our own snapshots.
+        wake: called when a round should follow soon.
+    Raises:
+        JournalCorrupt, SnapshotCorrupt, EngineFault: the data folder is damaged; the message says
+            what to do. Nothing was sent.
+    """
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        *,
+        identity: Identity,
+        disk: Disk,
+        clock: Callable[[], float],
+        wall_ms: Callable[[], int],
+        rng: random.Random,
+        send: Callable[[str, bytes], object],
+        dumper: Callable[[SnapshotStore], Dumper],
+        push: Callable[[], None] = lambda: None,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.settings = settings
+        self.identity = identity
+        self.counters = Counters()
+        self.machine = Machine()
+        self.draining = False
+        self._origin = Origin(identity.node, identity.boot)
+        self._clock = clock
+        self._wall_ms = wall_ms
+        self._rng = rng
+        self._send_frame = send
+        self._push = push
+        self._wake = wake
+        self._cluster_clock = ClusterClock()
+        self._pending = Pending(limit=settings.pending_max)
+        self._batcher = Batcher(
+            requests_max=settings.queue_requests_max, bytes_max=settings.queue_bytes_max
+        )
+        self._inbox: list[tuple[str, bytes]] = []
+        self._fresh: list[int] = []
+        self._reads: list[_Read] = []
+        self._reads_asked: dict[int, list[_Read]] = {}
+        self._reads_asked_at = 0.0
+        self._reads_confirmed: list[_Read] = []
+        self._next_question = 1
+        self._transfers: dict[int, tuple[OnReply, float]] = {}
+        self._handed_over: list[tuple[OnReply, float]] = []
+        self._heard = {peer: _Heard() for peer in settings.peers}
+        self._connected: set[str] = set()
+        self._anchor_due = False
+        now = clock()
+        self._sweep_at = now
+        self._status_at = now
+        self._leader_lost_at = now
+        journal = Journal.open(disk, segment_bytes=settings.segment_bytes)
+        snapshots = SnapshotStore(disk)
+        self.engine = Engine(
+            node=settings.node,
+            peers=settings.peers,
+            journal=journal,
+            snapshots=snapshots,
+            dumper=dumper(snapshots),
+            application=self,
+            rng=rng,
+            settings=settings.engine,
+        )
+        self._leadership = (self.engine.role, self.engine.leader, self.engine.term)
+
+    # ------------------------------------------------------------------ requests from the gateway
+
+    def submit(
+        self,
+        command: Command,
+        on_reply: OnReply,
+        *,
+        timeout_ms: int = 10_000,
+        key: str | None = None,
+        fingerprint: bytes | None = None,
+    ) -> int:
+        """Take one command; its reply comes once, later, through `on_reply`.
+
+        Args:
+            timeout_ms: until when it must be applied; a wait the command asks for comes on top.
+            key, fingerprint: the client's Idempotency-Key and the digest of its request.
+        Returns:
+            a handle for `hang_up`.
+        Raises:
+            Overloaded, ShuttingDown: it was not taken and surely does not happen.
+        """
+        if self.draining:
+            raise errors.ShuttingDown("this node is shutting down; ask another one")
+        if self._pending.is_full:
+            raise errors.Overloaded(
+                f"this node has {len(self._pending)} requests under way; try again in a second"
+            )
+        seq = self._pending.next_seq()
+        now = self._clock()
+        self._pending.add(
+            Waiting(
+                ForwardedRequest(seq, commands.encode(command), key, fingerprint),
+                on_reply,
+                taken_at=now,
+                deadline=now + timeout_ms / 1000,
+                parks_for=getattr(command, "wait_ms", 0) / 1000,
+            )
+        )
+        self._fresh.append(seq)
+        self.counters.commands_taken += 1
+        self._wake()
+        return seq
+
+    def hang_up(self, handle: int) -> None:
+        """The client is gone: no reply is wanted, and a parked request leaves its queue."""
+        waiting = self._pending.get(handle)
+        if waiting is None:
+            return
+        waiting.hung_up = True
+        waiting.on_reply = _ignore
+        if not waiting.sent:
+            self._pending.settle(handle)
+        elif waiting.is_parked:
+            self._abandon(handle)
+
+    def read(self, on_ready: OnReply, *, timeout_ms: int = 10_000) -> None:
+        """Call `on_ready` once the local state holds all that was acknowledged before this call."""
+        self.counters.reads += 1
+        self._reads.append(_Read(on_ready, self._clock() + timeout_ms / 1000))
+        self._wake()
+
+    def transfer(self, to: str | None, on_reply: OnReply) -> None:
+        """Hand leadership to `to`, or to whoever is best; answered when the new leader is known."""
+        names = (self.settings.node, *self.settings.peers)
+        if to is not None and to not in names:
+            detail = f'no node is called "{to}"; there are {", ".join(sorted(names))}'
+            reason: dict[str, object] = {"nodes": sorted(names)}
+            on_reply(
+                Failed(errors.Refused(detail, code="node_not_found", status=404, reason=reason))
+            )
+            return
+        if to is not None and to == self.engine.leader:
+            on_reply(Answered(None, self.engine.applied_index))
+            return
+        if self.engine.is_leader:
+            self._transfer_here(to, on_reply)
+        elif self.engine.leader is None:
+            on_reply(Failed(errors.NoLeader("nobody leads that could hand over")))
+        else:
+            question = self._ask()
+            self._transfers[question] = (on_reply, self._clock() + 3.0)
+            self._send(self.engine.leader, TransferRequest(question, to))
+        self._wake()
+
+    def drain(self) -> None:
+        """Take no new commands; what is under way goes on."""
+        self.draining = True
+
+    def now_ms(self) -> int:
+        """Cluster time as far as this node can tell, ms: for remaining times in reads."""
+        return max(self.machine.now_ms, self._cluster_clock.guess_ms(self._clock()))
+
+    @property
+    def applied_index(self) -> int:
+        """Log position that the local state reflects."""
+        return self.engine.applied_index
+
+    @property
+    def under_way(self) -> int:
+        """Requests taken and not yet answered, parked ones apart."""
+        return len(self._pending) - self._pending.parked
+
+    @property
+    def parked(self) -> int:
+        """Requests that wait in a queue of the machine."""
+        return self._pending.parked
+
+    def status(self) -> ClusterStatus:
+        """What this node knows of the cluster now."""
+        engine, now = self.engine, self._clock()
+        why = self._why_not_ready()
+        here = NodeStatus(
+            id=self.settings.node,
+            http=self.settings.http,
+            state=engine.role,
+            applied=engine.applied_index,
+            lag=max(0, engine.commit_index - engine.applied_index),
+            connected=True,
+            last_heard_ms=0,
+            digest=self.machine.digest,
+            version=self.settings.version,
+            fronts=self.settings.fronts,
+        )
+        nodes = [here, *(self._peer_status(peer, now) for peer in self.settings.peers)]
+        return ClusterStatus(
+            cluster=self.identity.cluster,
+            node=self.settings.node,
+            leader=engine.leader,
+            term=engine.term,
+            commit=engine.commit_index,
+            applied=engine.applied_index,
+            digest=self.machine.digest,
+            role=engine.role,
+            ready=why is None,
+            why_not_ready=why,
+            stale_ms=self.stale_ms(),
+            nodes=tuple(sorted(nodes, key=lambda node: node.id)),
+        )
+
+    def stale_ms(self) -> int:
+        """How old the local state may be: since we last heard a leader; 0 on the leader."""
+        if self.engine.is_leader:
+            return 0
+        leader = self.engine.leader
+        heard_at = self._heard[leader].at if leader in self._heard else self._leader_lost_at
+        return max(0, int((self._clock() - heard_at) * 1000))
+
+    # ------------------------------------------------------------------ the driver's side
+
+    def connected(self, peer: str) -> None:
+        """Our outbound stream to `peer` is up: what may have been lost is sent again."""
+        self._connected.add(peer)
+        self.engine.connected(peer)
+        if peer == self.engine.leader:
+            self._send_unresolved(self._clock())
+        self._send_status(peer)
+        self._wake()
+
+    def disconnected(self, peer: str) -> None:
+        """Our outbound stream to `peer` is gone."""
+        self._connected.discard(peer)
+        self.engine.disconnected(peer)
+
+    def receive(self, peer: str, frame: bytes) -> None:
+        """Queue one frame of an authenticated peer for the next round."""
+        self._inbox.append((peer, frame))
+
+    def round(self) -> float:
+        """One round: messages, requests, one tick, disk, network.
+
+        Returns:
+            seconds until the next round is due; 0 means at once.
+        Raises:
+            anything: the process must stop.
+        """
+        now = self._clock()
+        self.counters.rounds += 1
+        inbox, self._inbox = self._inbox, []
+        for peer, frame in inbox:
+            self._on_frame(peer, frame, now)
+        self._follow_leadership(now)
+        if now >= self._sweep_at:
+            self._sweep_at = now + self.settings.sweep_every
+            self._sweep(now)
+        if self._fresh:
+            self._send_fresh(now)
+        if self._reads:
+            self._start_reads(now)
+        self.engine.tick()
+        self._follow_leadership(now)
+        if self._reads_confirmed:
+            self._serve_reads()
+        if now >= self._status_at:
+            self._tell_peers(now)
+        self.engine.flush(self._send_frame, self._push)
+        return self._next_round(now)
+
+    def close(self) -> None:
+        """Answer everybody who waits; the process is about to stop."""
+        error = errors.ShuttingDown("this node stopped before the answer came", definite=False)
+        for seq, _ in self._pending.items():
+            self._fail(seq, error)
+        reads = [*self._reads, *self._reads_confirmed]
+        for asked in self._reads_asked.values():
+            reads.extend(asked)
+        for read in reads:
+            read.on_ready(Failed(errors.ShuttingDown("this node stopped before the read")))
+        self._reads, self._reads_confirmed, self._reads_asked = [], [], {}
+
+    # ------------------------------------------------------------------ what the engine drives
+
+    def apply(self, index: int, payload: bytes) -> None:
+        """Apply one committed entry and answer those of its requests that are ours."""
+        entry = batch.decode(payload)
+        answers = self.machine.apply(index, entry)
+        self.counters.entries_applied += 1
+        self.counters.commands_applied += len(answers)
+        self._cluster_clock.see(self._clock(), self.machine.now_ms)
+        node, boot = self._origin
+        for answer in answers:
+            request = answer.request
+            if request.node == node and request.boot == boot:
+                self._on_outcome(request.seq, answer.outcome, index)
+
+    def skip(self, index: int) -> None:
+        """A new leader's first entry: only the position moves."""
+        self.machine.skip(index)
+
+    def dump(self) -> Iterable[bytes]:
+        """The machine's state in chunks."""
+        return snapshot.encode(self.machine.dump())
+
+    def load(self, index: int, chunks: Iterable[bytes]) -> None:
+        """Replace the machine by a snapshot; answers that came within it are found in its tables."""
+        self.machine = Machine.load(snapshot.decode(chunks))
+        if self.machine.index != index:
+            raise WireError(f"a snapshot of entry {index} holds a state of {self.machine.index}")
+        self._cluster_clock.see(self._clock(), self.machine.now_ms)
+        for seq, waiting in self._pending.items():
+            outcome = self.machine.answer(RequestId(*self._origin, seq))
+            if outcome is not None:
+                self._on_outcome(seq, outcome, index)
+            elif waiting.is_parked:
+                self._fail(seq, errors.Timeout("the answer was given while this node was cut off"))
+
+    def next_payload(self) -> bytes | None:
+        """Seal what is queued, or a timer entry where a deadline is due."""
+        clock, now = self._cluster_clock, self._clock()
+        if not clock.leads:
+            return None
+        now_ms = clock.now_ms(now)
+        if not self._batcher and not self._anchor_due:
+            deadline_ms = self.machine.next_deadline_ms()
+            if deadline_ms is None or deadline_ms > now_ms:
+                return None
+        self._anchor_due = False
+        payload, count = self._batcher.seal(now_ms, self._wall_ms())
+        self.counters.entries_sealed += 1
+        self.counters.commands_sealed += count
+        return payload
+
+    def on_outcome(self, payload: bytes, outcome: ProposalOutcome) -> None:
+        """Nothing to do: every origin repeats what it has no answer to, under the same id."""
+
+    # ------------------------------------------------------------------ outcomes
+
+    def _on_outcome(self, seq: int, outcome: Outcome, index: int) -> None:
+        if isinstance(outcome, Queued):
+            waiting = self._pending.park(seq)
+            if waiting is not None and waiting.hung_up:
+                self._abandon(seq)
+        elif not isinstance(outcome, Void):
+            # Void is the answer to a late repeat of what was answered or given up before.
+            waiting = self._pending.settle(seq)
+            if waiting is not None:
+                waiting.on_reply(Answered(outcome, index))
+
+    def _fail(self, seq: int, error: errors.CoterieError) -> None:
+        waiting = self._pending.settle(seq)
+        if waiting is not None:
+            waiting.on_reply(Failed(error))
+
+    def _abandon(self, seq: int) -> None:
+        """Take a parked request of a client that is gone out of its queue, by a command."""
+        self._pending.settle(seq)
+        abandon_seq, now = self._pending.next_seq(), self._clock()
+        request = ForwardedRequest(abandon_seq, commands.encode(Abandon(seq)))
+        # It must reach the log even if that takes long: nobody else would free the place.
+        self._pending.add(Waiting(request, _ignore, now, now + 3600.0, 0.0, hung_up=True))
+        self._fresh.append(abandon_seq)
+        self._wake()
+
+    # ------------------------------------------------------------------ to the leader
+
+    def _send_fresh(self, now: float) -> None:
+        if self.engine.leader is None:
+            # They go with all that is unresolved as soon as there is a leader.
+            self._fresh.clear()
+            return
+        fresh, self._fresh = self._fresh, []
+        waiting = [found for seq in fresh if (found := self._pending.get(seq)) is not None]
+        self._hand_over(waiting, now)
+
+    def _send_unresolved(self, now: float) -> None:
+        self._fresh.clear()
+        waiting = [waiting for _, waiting in self._pending.unparked()]
+        self.counters.commands_resent += sum(1 for one in waiting if one.sent)
+        self._hand_over(waiting, now)
+
+    def _hand_over(self, waiting: list[Waiting], now: float) -> None:
+        """Put requests into the leader's hands: our own batcher, or one frame per megabyte."""
+        leader = self.engine.leader
+        if leader is None or not waiting:
+            return
+        ack = self._pending.ack
+        for one in waiting:
+            one.sent += 1
+            one.sent_at = now
+        if leader == self.settings.node:
+            for one in waiting:
+                if not self._batcher.add(self._origin, ack, one.request):
+                    self._refuse(one.request.seq)
+            return
+        self.counters.commands_forwarded += len(waiting)
+        part: list[ForwardedRequest] = []
+        size = 0
+        for one in waiting:
+            part.append(one.request)
+            size += len(one.request.body)
+            if size >= _FORWARD_BYTES_MAX or len(part) >= 1_000:
+                self._send(leader, Forward(self._origin.boot, ack, tuple(part)))
+                part, size = [], 0
+        if part:
+            self._send(leader, Forward(self._origin.boot, ack, tuple(part)))
+
+    def _refuse(self, seq: int) -> None:
+        """A leader's queue is full. Definite only if no other copy can be under way."""
+        waiting = self._pending.get(seq)
+        if waiting is not None and not waiting.is_parked:
+            self._fail(
+                seq,
+                errors.Overloaded(
+                    "the leader's queue is full; try again in a second", definite=waiting.sent <= 1
+                ),
+            )
+
+    def _follow_leadership(self, now: float) -> None:
+        """Notice a change of role, leader or term, and bring what is unresolved to the new one."""
+        engine = self.engine
+        leadership = (engine.role, engine.leader, engine.term)
+        if leadership != self._leadership:
+            before, self._leadership = self._leadership, leadership
+            if engine.leader != before[1]:
+                self.counters.leader_changes += 1
+            if engine.leader is None and before[1] is not None:
+                self._leader_lost_at = now
+            if not engine.is_leader:
+                self._cluster_clock.follow()
+                self._batcher.clear()
+            self._status_at = now
+            if engine.leader is not None:
+                self._settle_handover()
+                self._reask_reads()
+                self._send_unresolved(now)
+        if engine.is_settled_leader and not self._cluster_clock.leads:
+            self._begin_to_lead(now)
+
+    def _begin_to_lead(self, now: float) -> None:
+        engine = self.engine
+        last_term = engine.term_at(engine.first_entry_of_term - 1)
+        self._cluster_clock.lead(
+            now,
+            applied_ms=self.machine.now_ms,
+            last_term=engine.term if last_term is None else last_term,
+        )
+        # Anchor the time we heard of in the log, so that the next leader starts from it too.
+        self._anchor_due = self._cluster_clock.now_ms(now) > self.machine.now_ms + 1_000
+
+    def _sweep(self, now: float) -> None:
+        """Give up what is late, and send again what may be lost."""
+        settings, leader = self.settings, self.engine.leader
+        again: list[Waiting] = []
+        lost_at = None if leader is not None else self._leader_lost_at
+        for seq, waiting in self._pending.items():
+            if now >= waiting.deadline:
+                self._fail(seq, _too_late(waiting))
+            elif lost_at is not None:
+                since = max(lost_at, waiting.taken_at)
+                if not waiting.hung_up and now - since >= settings.no_leader_after:
+                    self._fail(seq, _no_leader(waiting))
+            elif not waiting.is_parked and now - waiting.sent_at >= settings.resend_after * min(
+                max(waiting.sent, 1), 8
+            ):
+                again.append(waiting)
+        if again:
+            self.counters.commands_resent += len(again)
+            self._hand_over(again, now)
+        self._sweep_reads(now)
+        for question, (on_reply, deadline) in list(self._transfers.items()):
+            if now >= deadline:
+                del self._transfers[question]
+                on_reply(Failed(errors.Timeout("the leader did not answer")))
+        late = [one for one in self._handed_over if now >= one[1]]
+        if late:
+            self._handed_over = [one for one in self._handed_over if now < one[1]]
+            for on_reply, _ in late:
+                on_reply(Failed(errors.Timeout("no new leader was seen in time")))
+
+    # ------------------------------------------------------------------ reads (thesis 6.4)
+
+    def _start_reads(self, now: float) -> None:
+        leader = self.engine.leader
+        if leader is None or not (self.engine.is_settled_leader or leader != self.settings.node):
+            return
+        reads, self._reads = self._reads, []
+        if leader == self.settings.node:
+            self.engine.read_index(lambda index: self._on_read_index(reads, index))
+        else:
+            question = self._ask()
+            self._reads_asked[question] = reads
+            self._reads_asked_at = now
+            self._send(leader, ReadRequest(question))
+
+    def _on_read_index(self, reads: list[_Read], index: int | None) -> None:
+        if index is None:
+            self._reads.extend(reads)
+            return
+        for read in reads:
+            read.index = index
+        self._reads_confirmed.extend(reads)
+
+    def _serve_reads(self) -> None:
+        applied = self.engine.applied_index
+        ready = [r for r in self._reads_confirmed if r.index is not None and r.index <= applied]
+        if ready:
+            self._reads_confirmed = [
+                r for r in self._reads_confirmed if r.index is None or r.index > applied
+            ]
+            for read in ready:
+                read.on_ready(Answered(None, applied))
+
+    def _reask_reads(self) -> None:
+        for reads in self._reads_asked.values():
+            self._reads.extend(reads)
+        self._reads_asked.clear()
+
+    def _sweep_reads(self, now: float) -> None:
+        if self._reads_asked and now - self._reads_asked_at >= 0.3:
+            self._reask_reads()
+        no_leader = self.engine.leader is None
+        lost_at, after = self._leader_lost_at, self.settings.no_leader_after
+
+        def keep(read: _Read) -> bool:
+            if now >= read.deadline:
+                read.on_ready(Failed(errors.Timeout("no answer in time", definite=True)))
+            elif no_leader and now - lost_at >= after:
+                read.on_ready(Failed(_no_leader(None)))
+            else:
+                return True
+            return False
+
+        self._reads = [read for read in self._reads if keep(read)]
+        self._reads_confirmed = [read for read in self._reads_confirmed if keep(read)]
+        for question, reads in list(self._reads_asked.items()):
+            self._reads_asked[question] = [read for read in reads if keep(read)]
+            if not self._reads_asked[question]:
+                del self._reads_asked[question]
+
+    # ------------------------------------------------------------------ hand-over
+
+    def _transfer_here(self, to: str | None, on_reply: OnReply) -> None:
+        def on_done(error: str | None) -> None:
+            if error is None:
+                self._handed_over.append((on_reply, self._clock() + 3.0))
+            else:
+                on_reply(Failed(_transfer_error(error)))
+
+        self.engine.transfer(to, on_done)
+
+    def _settle_handover(self) -> None:
+        """A leader is known: whoever waits for the end of a hand-over hears of it."""
+        handed_over, self._handed_over = self._handed_over, []
+        for on_reply, _ in handed_over:
+            on_reply(Answered(None, self.engine.applied_index))
+
+    def _on_transfer_request(self, peer: str, request: TransferRequest, now: float) -> None:
+        def on_reply(reply: Answered | Failed) -> None:
+            error = reply.error.code if isinstance(reply, Failed) else None
+            self._send(peer, TransferAnswer(request.id, self.engine.leader, error))
+
+        if self.engine.is_leader:
+            self._transfer_here(request.to, on_reply)
+        else:
+            self._send(peer, TransferAnswer(request.id, self.engine.leader, "not_leader"))
+
+    def _on_transfer_answer(self, peer: str, answer: TransferAnswer, now: float) -> None:
+        known = self._transfers.pop(answer.id, None)
+        if known is None:
+            return
+        if answer.error is None:
+            known[0](Answered(None, self.engine.applied_index))
+        else:
+            known[0](Failed(_transfer_error(answer.error)))
+
+    # ------------------------------------------------------------------ from peers
+
+    def _on_frame(self, peer: str, frame: bytes, now: float) -> None:
+        heard = self._heard.get(peer)
+        if heard is None:
+            return
+        try:
+            message = frames.decode(frame)
+        except WireError:
+            # An authenticated peer of another version, or a bug: its message is void, not ours.
+            self.counters.frames_refused += 1
+            return
+        heard.at = now
+        if isinstance(message, RaftMessage):
+            self.engine.receive(peer, message)
+        else:
+            _HANDLERS[type(message)](self, peer, message, now)
+
+    def _on_forward(self, peer: str, forward: Forward, now: float) -> None:
+        if not self.engine.is_leader:
+            return  # The sender repeats it to the leader it hears of next.
+        origin, ack = Origin(peer, forward.boot), forward.ack
+        refused = [
+            request.seq
+            for request in forward.requests
+            if not self._batcher.add(origin, ack, request)
+        ]
+        if refused:
+            self._send(peer, Refused(forward.boot, tuple(refused), errors.Overloaded.code))
+
+    def _on_refused(self, peer: str, refused: Refused, now: float) -> None:
+        if refused.boot == self._origin.boot:
+            for seq in refused.seqs:
+                self._refuse(seq)
+
+    def _on_read_request(self, peer: str, request: ReadRequest, now: float) -> None:
+        self.engine.read_index(lambda index: self._send(peer, ReadAnswer(request.id, index)))
+
+    def _on_read_answer(self, peer: str, answer: ReadAnswer, now: float) -> None:
+        # A node that leads no longer says None: the sweep asks again, by then perhaps another.
+        if answer.index is not None and answer.id in self._reads_asked:
+            self._on_read_index(self._reads_asked.pop(answer.id), answer.index)
+
+    def _on_status(self, peer: str, status: Status, now: float) -> None:
+        self._heard[peer].status = status
+        if status.role == "leader" and status.term == self.engine.term:
+            self._cluster_clock.hear(now, term=status.term, leader_ms=status.now_ms)
+
+    def _send(self, peer: str, message: Message) -> None:
+        self._send_frame(peer, frames.encode(message))
+
+    def _ask(self) -> int:
+        question, self._next_question = self._next_question, self._next_question + 1
+        return question
+
+    def _tell_peers(self, now: float) -> None:
+        self._status_at = now + self.settings.status_every
+        for peer in sorted(self._connected):
+            self._send_status(peer)
+
+    def _send_status(self, peer: str) -> None:
+        engine, settings = self.engine, self.settings
+        leads = self._cluster_clock.leads
+        self._send(
+            peer,
+            Status(
+                boot=self._origin.boot,
+                role=engine.role if leads or not engine.is_leader else "follower",
+                term=engine.term,
+                commit_index=engine.commit_index,
+                applied_index=engine.applied_index,
+                digest=self.machine.digest,
+                http=settings.http,
+                version=settings.version,
+                fronts=settings.fronts,
+                now_ms=self._cluster_clock.now_ms(self._clock()) if leads else 0,
+            ),
+        )
+
+    # ------------------------------------------------------------------ status
+
+    def _peer_status(self, peer: str, now: float) -> NodeStatus:
+        heard = self._heard[peer]
+        status, is_fresh = heard.status, now - heard.at < 3 * self.settings.status_every
+        applied = 0 if status is None else status.applied_index
+        if not is_fresh:
+            state = "unreachable"
+        elif peer == self.engine.leader:
+            state = "leader"
+        elif status is None or status.role == "leader":
+            state = "follower"
+        else:
+            state = status.role
+        return NodeStatus(
+            id=peer,
+            http="" if status is None else status.http,
+            state=state,
+            applied=applied,
+            lag=max(0, self.engine.commit_index - applied),
+            connected=peer in self._connected,
+            last_heard_ms=None if heard.at == float("-inf") else int((now - heard.at) * 1000),
+            digest="" if status is None else status.digest,
+            version="" if status is None else status.version,
+            fronts={} if status is None else status.fronts,
+        )
+
+    def _why_not_ready(self) -> str | None:
+        engine = self.engine
+        if self.draining:
+            return "shutting down"
+        if engine.leader is None:
+            return "no leader is known"
+        if engine.is_leader and not engine.is_settled_leader:
+            return "leads, but has not confirmed what was promised before"
+        lag = engine.commit_index - engine.applied_index
+        if lag > 10_000:
+            return f"{lag} entries behind"
+        if not engine.is_leader and engine.leader not in self._connected:
+            return "the leader is not reachable"
+        return None
+
+    def _next_round(self, now: float) -> float:
+        engine = self.engine
+        if engine.wants_round or self._inbox:
+            return 0.0
+        delay = self.settings.round_every
+        if self._cluster_clock.leads and engine.last_index == engine.commit_index:
+            if self._batcher and engine.can_lead_on:
+                return 0.0
+            deadline_ms = self.machine.next_deadline_ms()
+            if deadline_ms is not None:
+                until = (deadline_ms - self._cluster_clock.now_ms(now)) / 1000
+                delay = min(delay, max(until, 0.001))
+        return delay
+
+
+def _ignore(reply: Answered | Failed) -> None:
+    """The reply that nobody wants."""
+
+
+def _no_leader(waiting: Waiting | None) -> errors.NoLeader:
+    return errors.NoLeader(
+        "nobody leads: fewer than a majority of the nodes can be reached from here",
+        definite=waiting is None or waiting.sent == 0,
+    )
+
+
+def _too_late(waiting: Waiting) -> errors.CoterieError:
+    if waiting.sent:
+        return errors.Timeout("no answer in time; repeat with the same Idempotency-Key")
+    return _no_leader(waiting)
+
+
+_TRANSFER_ERRORS = {
+    "no_candidate": "no node is connected, alive and close enough behind to take over",
+    "transfer_running": "another hand-over is under way",
+    "transfer_timed_out": "the target did not take over in time; this leader goes on",
+    "not_leader": "the node that was asked leads no longer; ask again",
+}
+
+
+def _transfer_error(code: str) -> errors.CoterieError:
+    detail = _TRANSFER_ERRORS.get(code, "the hand-over failed")
+    error = errors.Refused(detail, code=code, status=409, reason={})
+    error.retryable = True
+    return error
+
+
+_HANDLERS: dict[type[Message], Callable[..., None]] = {
+    Forward: Node._on_forward,
+    Refused: Node._on_refused,
+    ReadRequest: Node._on_read_request,
+    ReadAnswer: Node._on_read_answer,
+    Status: Node._on_status,
+    TransferRequest: Node._on_transfer_request,
+    TransferAnswer: Node._on_transfer_answer,
+}
