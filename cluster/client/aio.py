@@ -1,0 +1,368 @@
+"""The asyncio client: a thin shell over `core.py` that speaks HTTP through aiohttp.
+
+RULE: carries steps out and turns answers into values; decides nothing.
+
+    async with Client("127.0.0.1:7101,127.0.0.1:7102") as client:
+        session = await client.open_session(ttl_ms=10_000)
+        grant = await client.acquire(session.session, "orders", wait_ms=30_000)
+        ...                                      # grant.token fences what is written meanwhile
+        await client.release(session.session, "orders", grant.token)
+        await client.close_session(session.session)
+
+Every method raises `cluster.errors`: `Refused` for what the cluster decided against, other
+`Definite` ones for what surely did not happen, `Indefinite` ones for what may have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from cluster.client.backoff import Backoff
+from cluster.client.core import (
+    DEFAULT_ENDPOINTS,
+    Answer,
+    Breakage,
+    Call,
+    Done,
+    Endpoints,
+    Failed,
+    Pause,
+    Policy,
+    Request,
+    Send,
+    parse_endpoints,
+    path_of,
+)
+from cluster.errors import Indefinite, Refused
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class OpenedSession(msgspec.Struct, frozen=True):
+    """A session of ours. `sent_ms`: when its opening was first sent, on the client's clock."""
+
+    session: str
+    ttl_ms: int
+    expires_in_ms: int
+    token: int
+    sent_ms: int = 0
+
+
+class RenewedSession(msgspec.Struct, frozen=True):
+    """A renewal. `sent_ms`: when it was sent, on the client's clock."""
+
+    session: str
+    expires_in_ms: int
+    sent_ms: int = 0
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """A lock that is held. `token` is its fencing token; `mode` is exclusive or shared."""
+
+    name: str
+    token: int
+    mode: str
+    session: str
+
+
+class TokenCheck(msgspec.Struct, frozen=True):
+    """Whether a token is one of a present grant, and the newest there is."""
+
+    valid: bool
+    current_token: int | None = None
+
+
+class LockHolder(msgspec.Struct, frozen=True):
+    """One who holds a lock."""
+
+    session: str
+    token: int
+    mode: str = "exclusive"
+    held_for_ms: int = 0
+
+
+class LockWaiter(msgspec.Struct, frozen=True):
+    """One who waits for a lock."""
+
+    session: str
+    position: int
+
+
+class LockState(msgspec.Struct, frozen=True):
+    """One lock as it stands: holders in order of grant, waiters in order of the queue."""
+
+    name: str
+    holders: list[LockHolder]
+    waiters: list[LockWaiter]
+
+
+class NodeState(msgspec.Struct, frozen=True):
+    """One node as the answering node sees it; None is what that one cannot know."""
+
+    id: str
+    http: str | None = None
+    state: str | None = None
+    applied: int | None = None
+    lag: int | None = None
+    connected: bool | None = None
+    last_heard_ms: int | None = None
+    version: str | None = None
+
+
+class ClusterState(msgspec.Struct, frozen=True):
+    """The cluster as the answering node sees it. `leader` is None where it knows none."""
+
+    cluster: str
+    node: str
+    term: int
+    commit: int
+    applied: int
+    nodes: list[NodeState]
+    leader: str | None = None
+    digest: str | int | None = None
+
+
+def now_ms() -> int:
+    """Local clock of the client, in ms: it never goes back, and where the system offers one that
+    also runs while the machine sleeps, it is that one, as leases run on meanwhile.
+    """
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+    return int(asyncio.get_running_loop().time() * 1_000)
+
+
+class Client:
+    """A way to one cluster. Use it as an async context manager, or close it.
+
+    Args:
+        endpoints: `host:port` or URLs, as text with commas or one by one.
+        policy: how patient it is.
+        timeout_ms: how long a call may take in all, if it does not say otherwise; the wait of a
+            long poll comes on top.
+        clock: ms of a clock that never goes back.
+    """
+
+    def __init__(
+        self,
+        endpoints: str | Iterable[str] = DEFAULT_ENDPOINTS,
+        *,
+        policy: Policy | None = None,
+        timeout_ms: int = 10_000,
+        clock: Callable[[], int] = now_ms,
+    ):
+        text = endpoints if isinstance(endpoints, str) else ",".join(endpoints)
+        self._endpoints = Endpoints(parse_endpoints(text))
+        self._policy = Policy() if policy is None else policy
+        self._timeout_ms = timeout_ms
+        self._clock = clock
+        self._http: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections. The cluster's sessions stay: close them by `close_session`."""
+        if self._http is not None:
+            await self._http.close()
+            self._http = None
+
+    # Sessions.
+
+    async def open_session(
+        self,
+        *,
+        ttl_ms: int,
+        name: str | None = None,
+        meta: Mapping[str, object] | None = None,
+        timeout_ms: int | None = None,
+    ) -> OpenedSession:
+        """Open a session that ends `ttl_ms` after its last renewal."""
+        body: dict[str, object] = {"ttl": ttl_ms}
+        if name is not None:
+            body["name"] = name
+        if meta is not None:
+            body["meta"] = meta
+        request = Request("POST", path_of("sessions"), body, key=new_key())
+        answer = await self.call(request, timeout_ms=timeout_ms)
+        opened = _value(answer, OpenedSession)
+        return msgspec.structs.replace(opened, sent_ms=answer.first_sent_ms)
+
+    async def keepalive(self, session: str, *, timeout_ms: int | None = None) -> RenewedSession:
+        """Renew a session for its whole TTL.
+
+        Raises:
+            Refused: `session_expired` or `session_not_found`: all it held is lost.
+        """
+        # Without a key: each attempt renews anew, counted from its own sending. The answer of an
+        # earlier attempt, repeated, would promise time that has already run.
+        request = Request("POST", path_of("sessions", session, "keepalive"), is_repeatable=True)
+        answer = await self.call(request, timeout_ms=timeout_ms)
+        renewed = _value(answer, RenewedSession)
+        return msgspec.structs.replace(renewed, sent_ms=answer.last_sent_ms)
+
+    async def close_session(self, session: str, *, timeout_ms: int | None = None) -> None:
+        """End a session; what it holds is free at once."""
+        request = Request("DELETE", path_of("sessions", session), key=new_key())
+        await self.call(request, timeout_ms=timeout_ms)
+
+    # Locks.
+
+    async def acquire(
+        self,
+        session: str,
+        name: str,
+        *,
+        wait_ms: int = 0,
+        is_shared: bool = False,
+        priority: int = 0,
+        timeout_ms: int | None = None,
+    ) -> Grant:
+        """Take a lock, standing in its queue for at most `wait_ms`.
+
+        Raises:
+            Refused: `lock_held` with who holds it, or `session_expired`.
+        """
+        until_ms = self._clock() + wait_ms
+        while True:
+            left_ms = max(0, until_ms - self._clock())
+            body: dict[str, object] = {"session": session, "wait": left_ms}
+            if is_shared:
+                body["mode"] = "shared"
+            if priority:
+                body["priority"] = priority
+            request = Request(
+                "POST", path_of("locks", name, "acquire"), body, key=new_key(), wait_ms=left_ms
+            )
+            try:
+                answer = await self.call(request, timeout_ms=timeout_ms)
+            except Refused as error:
+                # A node took our broken connection for a client that hung up, and took us out of
+                # the queue, before the repeat of the request came. We are still here: ask anew.
+                if error.code == "withdrawn" and left_ms > 0:
+                    continue
+                raise
+            return _value(answer, Grant)
+
+    async def release(
+        self, session: str, name: str, token: int, *, timeout_ms: int | None = None
+    ) -> None:
+        """Give a lock back, if it is still held under this token."""
+        body = {"session": session, "token": token}
+        request = Request("POST", path_of("locks", name, "release"), body, key=new_key())
+        await self.call(request, timeout_ms=timeout_ms)
+
+    async def check(self, name: str, token: int, *, timeout_ms: int | None = None) -> TokenCheck:
+        """Ask whether a token is one of a present grant of the lock."""
+        path = path_of("locks", name, "check")
+        request = Request("POST", path, {"token": token}, is_repeatable=True)
+        return _value(await self.call(request, timeout_ms=timeout_ms), TokenCheck)
+
+    async def lock(self, name: str, *, timeout_ms: int | None = None) -> LockState:
+        """Read who holds a lock and who waits for it."""
+        request = Request("GET", path_of("locks", name))
+        return _value(await self.call(request, timeout_ms=timeout_ms), LockState)
+
+    # The cluster.
+
+    async def cluster(self, *, timeout_ms: int | None = None) -> ClusterState:
+        """Read the state of the cluster as the asked node sees it."""
+        request = Request("GET", path_of("cluster"))
+        return _value(await self.call(request, timeout_ms=timeout_ms), ClusterState)
+
+    async def transfer(
+        self, to: str | None = None, *, timeout_ms: int | None = None
+    ) -> dict[str, object]:
+        """Hand leadership over, to a given node or to the fittest."""
+        body: dict[str, object] = {} if to is None else {"to": to}
+        request = Request("POST", path_of("cluster", "transfer"), body)
+        return (await self.call(request, timeout_ms=timeout_ms)).body
+
+    async def call(self, request: Request, *, timeout_ms: int | None = None) -> Answer:
+        """Send any request, as often as it takes and is right.
+
+        Args:
+            request: what is asked.
+            timeout_ms: how long it may take in all, its own wait apart.
+        """
+        backoff = Backoff(self._policy.pause_first_ms, self._policy.pause_most_ms)
+        limit_ms = self._timeout_ms if timeout_ms is None else timeout_ms
+        deadline_ms = self._clock() + limit_ms + request.wait_ms
+        call = Call(request, self._endpoints, self._policy, backoff, deadline_ms)
+        step = call.begin(self._clock())
+        while True:
+            if isinstance(step, Done):
+                return step.answer
+            if isinstance(step, Failed):
+                raise step.error
+            if isinstance(step, Pause):
+                await asyncio.sleep(step.pause_ms / 1_000)
+                step = call.resumed(self._clock())
+                continue
+            try:
+                status, headers, body = await self._exchange(step)
+            except (TimeoutError, aiohttp.ClientError, OSError) as error:
+                why = str(error) or f"no answer within {step.timeout_ms} ms"
+                step = call.broke(_breakage(error), why, self._clock())
+                continue
+            step = call.answered(status, headers, body, self._clock())
+
+    async def _exchange(self, step: Send) -> tuple[int, Mapping[str, str], bytes]:
+        """One HTTP exchange."""
+        if self._http is None:
+            # Every call has its own time limit, and none is to wait for another's connection.
+            self._http = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None)
+            )
+        timeout = aiohttp.ClientTimeout(
+            total=step.timeout_ms / 1_000, sock_connect=step.connect_ms / 1_000
+        )
+        async with self._http.request(
+            step.method,
+            # As it stands: quoted slashes and dots in a name are not to be tidied up.
+            URL(step.endpoint + step.path, encoded=True),
+            headers=step.headers,
+            data=step.body,
+            timeout=timeout,
+            allow_redirects=False,
+        ) as response:
+            return response.status, response.headers, await response.read()
+
+
+def new_key() -> str:
+    """A fresh Idempotency-Key."""
+    return secrets.token_hex(16)
+
+
+def _breakage(error: Exception) -> Breakage:
+    """A connection that never stood carried nothing; in all other cases something may have left."""
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        return "unsent"
+    return "late" if isinstance(error, TimeoutError) else "lost"
+
+
+def _value(answer: Answer, kind: type[T]) -> T:
+    """The answer's body as a value; unknown members are left out, so that servers may grow."""
+    body: dict[str, Any] = answer.body
+    try:
+        return msgspec.convert(body, kind)
+    except msgspec.ValidationError as error:
+        raise Indefinite(
+            f"{answer.endpoint}: the answer makes no {kind.__name__}: {error}", code="bad_answer"
+        ) from error

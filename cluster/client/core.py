@@ -1,0 +1,408 @@
+"""One call to the cluster, decided: which node, how long, again or not, and what a failure means.
+
+RULE: no I/O, no clock, no lots. The shell sends what a step says, reports what came of it and
+gets the next step; times are milliseconds of one clock that never goes back.
+
+    call = Call(request, endpoints, policy, backoff, deadline_ms)
+    step = call.begin(now_ms)
+    while not isinstance(step, Done | Failed):
+        Send  -> step = call.answered(status, headers, body, now_ms) | call.broke(how, why, now_ms)
+        Pause -> step = call.resumed(now_ms)
+
+A request with an Idempotency-Key takes effect once however often it is sent, and so it is repeated
+after failures that leave open whether it happened. One without (and that is not repeatable by
+nature) is repeated only after failures that surely prevented it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal, Protocol
+from urllib.parse import quote
+
+import msgspec
+
+from cluster.errors import (
+    ConnectionLost,
+    CoterieError,
+    Definite,
+    Indefinite,
+    NoLeader,
+    Overloaded,
+    Refused,
+    ShuttingDown,
+    Timeout,
+)
+
+DEFAULT_ENDPOINTS = "127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103"
+_PROBLEM_WORDS = frozenset(
+    {"type", "title", "status", "detail", "instance", "code", "retryable", "definite"}
+)
+
+
+class Pauses(Protocol):
+    """Where the lengths of pauses come from (`backoff.Backoff`)."""
+
+    def next_ms(self) -> int:
+        """The next pause in milliseconds."""
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """How patient one client is.
+
+    Attributes:
+        attempt_ms: how long one node may take to answer, a long poll's wait apart.
+        connect_ms: how long one node may take to accept a connection.
+        pause_first_ms: pause after all nodes have failed once.
+        pause_most_ms: the longest pause; also bounds what a node asks for by Retry-After.
+    """
+
+    attempt_ms: int = 5_000
+    connect_ms: int = 1_000
+    pause_first_ms: int = 50
+    pause_most_ms: int = 1_000
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What is asked, independent of the node that will be asked.
+
+    Attributes:
+        path: beginning with `/v1/`, its parts quoted (see `path_of`).
+        body: JSON object, or None for no body.
+        key: Idempotency-Key; all repeats carry the same.
+        wait_ms: how long the cluster itself may hold the answer back.
+        is_repeatable: harmless to send twice even without a key.
+    """
+
+    method: str
+    path: str
+    body: Mapping[str, object] | None = None
+    key: str | None = None
+    wait_ms: int = 0
+    is_repeatable: bool = False
+
+    @property
+    def is_read(self) -> bool:
+        """It changes nothing, so that its failures leave nothing open."""
+        return self.method in {"GET", "HEAD"}
+
+    @property
+    def may_repeat(self) -> bool:
+        """It may be sent again while it is open whether it happened."""
+        return self.key is not None or self.is_repeatable or self.is_read
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A success.
+
+    Attributes:
+        body: the decoded JSON object; empty for 204.
+        index: log position it reflects; None where the node gave none.
+        endpoint: base URL of the node that answered.
+        first_sent_ms: when the request was first sent to any node; what happened, happened later.
+        last_sent_ms: when the attempt that succeeded was sent.
+    """
+
+    status: int
+    body: dict[str, object]
+    index: int | None
+    endpoint: str
+    first_sent_ms: int
+    last_sent_ms: int
+
+
+class Send(msgspec.Struct, frozen=True):
+    """Step: send this to this node, and give it this long."""
+
+    endpoint: str
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes | None
+    connect_ms: int
+    timeout_ms: int
+
+
+class Pause(msgspec.Struct, frozen=True):
+    """Step: wait this long, then call `resumed`."""
+
+    pause_ms: int
+
+
+class Done(msgspec.Struct, frozen=True):
+    """Step: the call succeeded."""
+
+    answer: Answer
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """Step: the call is over; the error says whether it surely did not happen."""
+
+    error: CoterieError
+
+
+Step = Send | Pause | Done | Failed
+Breakage = Literal["unsent", "lost", "late"]
+
+
+def path_of(*parts: str) -> str:
+    """`/v1/` and the parts, each quoted whole: a name may hold slashes."""
+    return "/v1/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def parse_endpoints(text: str) -> tuple[str, ...]:
+    """Base URLs from `host:port` or URLs, separated by commas or blanks.
+
+    Raises:
+        ValueError: with the cure, where one is no address or there is none.
+    """
+    found: list[str] = []
+    for word in text.replace(",", " ").split():
+        scheme, separator, rest = word.rstrip("/").partition("://")
+        if not separator:
+            scheme, rest = "http", word
+        host, colon, port = rest.rpartition(":")
+        if scheme not in {"http", "https"} or "/" in rest or (scheme == "http" and not colon):
+            raise ValueError(f'"{word}" is no endpoint; use host:port, e.g. 127.0.0.1:7101')
+        if colon and (not host or not port.isdecimal() or int(port) > 65_535):
+            raise ValueError(f'"{word}" is no endpoint; use host:port, e.g. 127.0.0.1:7101')
+        if f"{scheme}://{rest}" not in found:
+            found.append(f"{scheme}://{rest}")
+    if not found:
+        raise ValueError("no endpoint is given; use host:port, e.g. 127.0.0.1:7101")
+    return tuple(found)
+
+
+class Endpoints:
+    """The nodes one client knows, and the one it stays with while that one serves.
+
+    Staying is kind to the cluster's caches and lets a client read its own writes even in stale
+    reads. Calls share this object: all leave a node as soon as one has found it failing.
+    """
+
+    __slots__ = ("_at", "_urls")
+
+    def __init__(self, urls: Iterable[str]):
+        self._urls = tuple(urls)
+        self._at = 0
+        if not self._urls:
+            raise ValueError("no endpoint is given; use host:port, e.g. 127.0.0.1:7101")
+
+    def __len__(self) -> int:
+        return len(self._urls)
+
+    @property
+    def current(self) -> str:
+        """The node to ask next."""
+        return self._urls[self._at]
+
+    def failed(self, url: str) -> None:
+        """This node did not serve: go on to the next, unless another call already did."""
+        if url == self.current:
+            self._at = (self._at + 1) % len(self._urls)
+
+
+class Call:
+    """One request until it is answered, refused, or its deadline has come."""
+
+    __slots__ = (
+        "_backoff",
+        "_body",
+        "_deadline_ms",
+        "_endpoint",
+        "_endpoints",
+        "_error",
+        "_first_sent_ms",
+        "_is_open",
+        "_policy",
+        "_request",
+        "_sent_ms",
+        "_tried",
+    )
+
+    def __init__(
+        self,
+        request: Request,
+        endpoints: Endpoints,
+        policy: Policy,
+        backoff: Pauses,
+        deadline_ms: int,
+    ):
+        self._request = request
+        self._body = None if request.body is None else msgspec.json.encode(request.body)
+        self._endpoints = endpoints
+        self._policy = policy
+        self._backoff = backoff
+        self._deadline_ms = deadline_ms
+        self._endpoint = ""
+        self._tried: set[str] = set()
+        self._error: CoterieError | None = None
+        self._first_sent_ms: int | None = None
+        self._sent_ms = 0
+        # An earlier attempt may have happened: from then on no failure is definite, except an
+        # answer that the cluster itself gives to the same key.
+        self._is_open = False
+
+    def begin(self, now_ms: int) -> Step:
+        """The first step. Call once."""
+        return self._send(now_ms)
+
+    def resumed(self, now_ms: int) -> Step:
+        """The step after a `Pause`."""
+        return self._send(now_ms)
+
+    def answered(self, status: int, headers: Mapping[str, str], body: bytes, now_ms: int) -> Step:
+        """The step after an HTTP answer. `headers` is read case-insensitively if it can be."""
+        if 200 <= status < 300:
+            return self._succeeded(status, headers, body, now_ms)
+        problem = _problem_in(body)
+        error = error_of(status, problem, self._endpoint)
+        if status in {408, 502, 503, 504} and (problem is None or error.retryable):
+            return self._again(error, _retry_after_ms(headers), now_ms)
+        if status >= 500:
+            return Failed(self._final(error))
+        # A refusal by the cluster settles the matter, also after attempts whose end is unknown:
+        # the same key gets the answer of the first.
+        return Failed(error)
+
+    def broke(self, how: Breakage, why: str, now_ms: int) -> Step:
+        """The step after no answer came.
+
+        Args:
+            how: `unsent` when no connection stood, `lost` when it broke after, `late` when the
+                attempt's time was over.
+            why: for people.
+            now_ms: present time.
+        """
+        detail = f"{self._endpoint}: {why}"
+        if how == "unsent":
+            return self._again(Definite(detail, code="unreachable"), 0, now_ms)
+        error = Timeout(detail) if how == "late" else ConnectionLost(detail)
+        return self._again(error, 0, now_ms)
+
+    def _succeeded(self, status: int, headers: Mapping[str, str], body: bytes, now_ms: int) -> Step:
+        try:
+            decoded = msgspec.json.decode(body, type=dict[str, object]) if body else {}
+        except msgspec.MsgspecError as error:
+            return self._again(
+                Indefinite(f"{self._endpoint}: not an answer of ours: {error}", code="bad_answer"),
+                0,
+                now_ms,
+            )
+        index = headers.get("Coterie-Index", "")
+        first_ms = self._sent_ms if self._first_sent_ms is None else self._first_sent_ms
+        return Done(
+            Answer(
+                status=status,
+                body=decoded,
+                index=int(index) if index.isdecimal() else None,
+                endpoint=self._endpoint,
+                first_sent_ms=first_ms,
+                last_sent_ms=self._sent_ms,
+            )
+        )
+
+    def _send(self, now_ms: int) -> Step:
+        timeout_ms = self._attempt_ms(now_ms)
+        if timeout_ms <= 0:
+            late = Definite("the deadline came before the request was sent", code="deadline")
+            return Failed(self._final(self._error or late))
+        self._endpoint = self._endpoints.current
+        self._sent_ms = now_ms
+        if self._first_sent_ms is None:
+            self._first_sent_ms = now_ms
+        headers = {"Accept": "application/json"}
+        if self._body is not None:
+            headers["Content-Type"] = "application/json"
+        if self._request.key is not None:
+            headers["Idempotency-Key"] = self._request.key
+        return Send(
+            endpoint=self._endpoint,
+            method=self._request.method,
+            path=self._request.path,
+            headers=headers,
+            body=self._body,
+            connect_ms=min(self._policy.connect_ms, timeout_ms),
+            timeout_ms=timeout_ms,
+        )
+
+    def _again(self, error: CoterieError, asked_pause_ms: int, now_ms: int) -> Step:
+        """Try the next node, pause, or give up after this failure."""
+        self._error = error
+        self._endpoints.failed(self._endpoint)
+        self._tried.add(self._endpoint)
+        if not error.definite:
+            self._is_open = True
+            if not self._request.may_repeat:
+                return Failed(error)
+        # A node without a leader may be cut off from those that have one: ask them all, then wait.
+        if len(self._tried) < len(self._endpoints) and self._endpoints.current not in self._tried:
+            return self._send(now_ms)
+        self._tried.clear()
+        pause_ms = max(self._backoff.next_ms(), min(asked_pause_ms, self._policy.pause_most_ms))
+        if now_ms + pause_ms >= self._deadline_ms:
+            return Failed(self._final(error))
+        return Pause(pause_ms)
+
+    def _attempt_ms(self, now_ms: int) -> int:
+        """How long an attempt that starts now may take."""
+        return min(self._policy.attempt_ms + self._request.wait_ms, self._deadline_ms - now_ms)
+
+    def _final(self, error: CoterieError) -> CoterieError:
+        """What the last failure says about the whole call."""
+        if error.definite and self._is_open and not self._request.is_read:
+            return Timeout(f"{error.detail}; an earlier attempt may have succeeded")
+        return error
+
+
+def error_of(status: int, problem: dict[str, object] | None, endpoint: str) -> CoterieError:
+    """The error that an HTTP answer other than 2xx means.
+
+    Args:
+        status: HTTP status.
+        problem: the problem document; None where the answer carried none, so that it may come
+            from something between us and the node.
+        endpoint: base URL that was asked, for the message.
+    """
+    if problem is None:
+        detail = f"{endpoint} answered {status} without a problem document"
+        if status >= 500 or status == 408:
+            return Indefinite(detail, code=f"http_{status}")
+        return Refused(detail, code=f"http_{status}", status=status, reason={})
+    code = str(problem["code"])
+    detail = str(problem.get("detail") or problem.get("title") or code)
+    # When in doubt, indefinite.
+    definite = problem.get("definite") is True
+    error: CoterieError
+    if code == "no_leader":
+        error = NoLeader(detail, definite=definite)
+    elif code == "overloaded":
+        error = Overloaded(detail, definite=definite)
+    elif code == "shutting_down":
+        error = ShuttingDown(detail, definite=definite)
+    elif code == "timeout":
+        error = Timeout(detail, definite=definite)
+    elif status < 500:
+        reason = {key: value for key, value in problem.items() if key not in _PROBLEM_WORDS}
+        error = Refused(detail, code=code, status=status, reason=reason)
+        error.definite = problem.get("definite") is not False
+    elif definite:
+        error = Definite(detail, code=code)
+    else:
+        error = Indefinite(detail, code=code)
+    if isinstance(problem.get("retryable"), bool):
+        error.retryable = problem["retryable"] is True
+    return error
+
+
+def _problem_in(body: bytes) -> dict[str, object] | None:
+    try:
+        problem = msgspec.json.decode(body, type=dict[str, object])
+    except msgspec.MsgspecError:
+        return None
+    return problem if isinstance(problem.get("code"), str) else None
+
+
+def _retry_after_ms(headers: Mapping[str, str]) -> int:
+    seconds = headers.get("Retry-After", "")
+    return int(seconds) * 1_000 if seconds.isdecimal() and len(seconds) < 6 else 0

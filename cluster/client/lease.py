@@ -1,0 +1,92 @@
+"""The client's own view of a session's time: when to renew it, when to stop work.
+
+RULE: no I/O and no clock; times are milliseconds of one local clock that never goes back.
+
+The cluster ends a session no earlier than its TTL after it applied the last renewal. It applied it
+later than the renewal was *sent*, so that the TTL counted from the sending, on the local clock, is
+over first. Work under a lock has to end before:
+
+    sent ──── renew … renew ──── term_at ── kill_at ── ends
+                                   │◄─margin─►│◄─margin─►│
+
+The margin pays for clocks that run at different speeds (a tenth of the TTL: more than any clock
+in order drifts) and for the time a killed process needs to be gone.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+MARGIN_MS_LEAST = 200
+
+
+def margin_ms_of(ttl_ms: int) -> int:
+    """A tenth of the TTL, at least 200 ms, but never more than a fifth."""
+    return max(ttl_ms // 10, min(MARGIN_MS_LEAST, ttl_ms // 5))
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """What is known of one session's time.
+
+    Attributes:
+        ttl_ms: its whole length.
+        margin_ms: safety before its end.
+        ends_ms: before this moment no other can have what the session holds.
+        try_at_ms: when to send the next renewal.
+        lost: why it is over although its time is not; None as long as it is not.
+    """
+
+    ttl_ms: int
+    margin_ms: int
+    ends_ms: int
+    try_at_ms: int
+    lost: str | None = None
+
+    @classmethod
+    def opened(cls, *, ttl_ms: int, expires_in_ms: int, sent_ms: int) -> Lease:
+        """The lease of a session whose opening was first sent at `sent_ms`."""
+        margin_ms = margin_ms_of(ttl_ms)
+        lease = cls(ttl_ms, margin_ms, ends_ms=sent_ms, try_at_ms=sent_ms)
+        return lease.renewed(expires_in_ms=expires_in_ms, sent_ms=sent_ms)
+
+    @property
+    def term_at_ms(self) -> int:
+        """From here on the work is asked to end."""
+        return self.ends_ms - 2 * self.margin_ms
+
+    @property
+    def kill_at_ms(self) -> int:
+        """From here on the work is ended by force."""
+        return self.ends_ms - self.margin_ms
+
+    @property
+    def every_ms(self) -> int:
+        """Pause between renewals, and the time one may take: three may fail before `term_at`."""
+        return max(20, (self.ttl_ms - 2 * self.margin_ms) // 4)
+
+    def renewed(self, *, expires_in_ms: int, sent_ms: int) -> Lease:
+        """The lease after a renewal succeeded that was sent at `sent_ms`.
+
+        Answers may come out of order: an older one never shortens the lease.
+        """
+        return msgspec.structs.replace(
+            self,
+            ends_ms=max(self.ends_ms, sent_ms + min(expires_in_ms, self.ttl_ms)),
+            try_at_ms=max(self.try_at_ms, sent_ms + self.every_ms),
+        )
+
+    def missed(self, now_ms: int) -> Lease:
+        """The lease after a renewal got no answer or none that helps: try again soon."""
+        return msgspec.structs.replace(self, try_at_ms=now_ms + max(20, self.every_ms // 8))
+
+    def reported_lost(self, why: str) -> Lease:
+        """The lease after the cluster said that the session, or the lock, is no longer ours."""
+        return msgspec.structs.replace(self, lost=why)
+
+    def must_term(self, now_ms: int) -> bool:
+        """The work has to be asked to end."""
+        return self.lost is not None or now_ms >= self.term_at_ms
+
+    def must_kill(self, now_ms: int) -> bool:
+        """The work has to be ended by force."""
+        return self.lost is not None or now_ms >= self.kill_at_ms

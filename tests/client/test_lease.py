@@ -1,0 +1,73 @@
+"""The client's own view of a session's time."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.client.lease import Lease, margin_ms_of
+
+
+def opened(ttl_ms: int = 10_000) -> Lease:
+    """A lease whose session was opened by a request sent at 1,000."""
+    return Lease.opened(ttl_ms=ttl_ms, expires_in_ms=ttl_ms, sent_ms=1_000)
+
+
+def test_a_lease_counts_from_when_the_request_was_sent() -> None:
+    """Margins lie before its end: first the work is asked to end, then it is ended."""
+    lease = opened()
+    assert (lease.ends_ms, lease.kill_at_ms, lease.term_at_ms) == (11_000, 10_000, 9_000)
+    assert lease.try_at_ms == 3_000
+
+
+def test_a_renewal_moves_everything_on() -> None:
+    """Counted from its own sending."""
+    lease = opened().renewed(expires_in_ms=10_000, sent_ms=3_000)
+    assert (lease.ends_ms, lease.try_at_ms) == (13_000, 5_000)
+
+
+def test_an_older_renewal_that_answers_late_never_shortens_the_lease() -> None:
+    """Answers may overtake one another."""
+    newer = opened().renewed(expires_in_ms=10_000, sent_ms=5_000)
+    assert newer.renewed(expires_in_ms=10_000, sent_ms=3_000) == newer
+
+
+def test_an_answer_never_promises_more_than_the_ttl() -> None:
+    """A longer promise is not believed."""
+    assert opened().renewed(expires_in_ms=99_000, sent_ms=1_000).ends_ms == 11_000
+
+
+def test_a_missed_renewal_is_tried_again_soon_and_changes_nothing_else() -> None:
+    """Only success counts."""
+    lease = opened().missed(4_000)
+    assert (lease.try_at_ms, lease.ends_ms) == (4_250, 11_000)
+
+
+@pytest.mark.parametrize(
+    ("now_ms", "must_term", "must_kill"),
+    [(8_999, False, False), (9_000, True, False), (9_999, True, False), (10_000, True, True)],
+)
+def test_work_ends_in_two_steps_before_the_lease_does(
+    now_ms: int, must_term: bool, must_kill: bool
+) -> None:
+    """First the request, then force."""
+    assert opened().must_term(now_ms) is must_term
+    assert opened().must_kill(now_ms) is must_kill
+
+
+def test_a_lease_that_is_reported_lost_ends_work_at_once() -> None:
+    """By force: another may hold the lock already."""
+    lost = opened().reported_lost("expired")
+    assert lost.must_term(1_000)
+    assert lost.must_kill(1_000)
+    assert lost.lost == "expired"
+
+
+@given(st.integers(100, 10**9))
+def test_three_renewals_fit_before_the_work_must_end(ttl_ms: int) -> None:
+    """For every TTL, and the margins never take up the whole of it."""
+    lease = opened(ttl_ms)
+    assert 0 < margin_ms_of(ttl_ms) * 4 < ttl_ms
+    assert 1_000 < lease.term_at_ms < lease.kill_at_ms < lease.ends_ms
+    assert 1_000 + 3 * lease.every_ms <= lease.term_at_ms
