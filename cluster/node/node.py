@@ -214,7 +214,7 @@ class Node:
         )
         self._leadership = (self.engine.role, self.engine.leader, self.engine.term)
 
-    # ------------------------------------------------------------------ requests from the gateway
+    # ---- requests from the gateway
 
     def submit(
         self,
@@ -361,7 +361,7 @@ class Node:
         heard_at = self._heard[leader].at if leader in self._heard else self._leader_lost_at
         return max(0, int((self._clock() - heard_at) * 1000))
 
-    # ------------------------------------------------------------------ the driver's side
+    # ---- the driver's side
 
     def connected(self, peer: str) -> None:
         """Our outbound stream to `peer` is up: what may have been lost is sent again."""
@@ -423,7 +423,7 @@ class Node:
             read.on_ready(Failed(errors.ShuttingDown("this node stopped before the read")))
         self._reads, self._reads_confirmed, self._reads_asked = [], [], {}
 
-    # ------------------------------------------------------------------ what the engine drives
+    # ---- what the engine drives
 
     def apply(self, index: int, payload: bytes) -> None:
         """Apply one committed entry and answer those of its requests that are ours."""
@@ -478,7 +478,7 @@ class Node:
     def on_outcome(self, payload: bytes, outcome: ProposalOutcome) -> None:
         """Nothing to do: every origin repeats what it has no answer to, under the same id."""
 
-    # ------------------------------------------------------------------ outcomes
+    # ---- outcomes
 
     def _on_outcome(self, seq: int, outcome: Outcome, index: int) -> None:
         if isinstance(outcome, Queued):
@@ -506,7 +506,7 @@ class Node:
         self._fresh.append(abandon_seq)
         self._wake()
 
-    # ------------------------------------------------------------------ to the leader
+    # ---- to the leader
 
     def _send_fresh(self, now: float) -> None:
         if self.engine.leader is None:
@@ -622,7 +622,7 @@ class Node:
             for on_reply, _ in late:
                 on_reply(Failed(errors.Timeout("no new leader was seen in time")))
 
-    # ------------------------------------------------------------------ reads (thesis 6.4)
+    # ---- reads (thesis 6.4)
 
     def _start_reads(self, now: float) -> None:
         leader = self.engine.leader
@@ -682,7 +682,7 @@ class Node:
             if not self._reads_asked[question]:
                 del self._reads_asked[question]
 
-    # ------------------------------------------------------------------ hand-over
+    # ---- hand-over
 
     def _transfer_here(self, to: str | None, on_reply: OnReply) -> None:
         def on_done(error: str | None) -> None:
@@ -718,7 +718,7 @@ class Node:
         else:
             known[0](Failed(_transfer_error(answer.error)))
 
-    # ------------------------------------------------------------------ from peers
+    # ---- from peers
 
     def _on_frame(self, peer: str, frame: bytes, now: float) -> None:
         heard = self._heard.get(peer)
@@ -797,7 +797,7 @@ class Node:
             ),
         )
 
-    # ------------------------------------------------------------------ status
+    # ---- status
 
     def _peer_status(self, peer: str, now: float) -> NodeStatus:
         heard = self._heard[peer]

@@ -20,6 +20,7 @@ import inspect
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import pysyncobj
@@ -39,8 +40,8 @@ from cluster.replication.guard import (
 )
 from cluster.replication.journal import Journal
 from cluster.replication.snapshots import (
-    DumpFailed,
     Dumper,
+    DumpFailed,
     Receiving,
     SnapshotCorrupt,
     SnapshotId,
@@ -130,8 +131,7 @@ def check_library() -> None:
             missing.append(name)
     if missing:
         raise EngineFault(f"pysyncobj lacks the private names {', '.join(missing)}: {cure}")
-    with open(inspect.getfile(syncobj), "rb") as file:
-        digest = hashlib.sha256(file.read()).hexdigest()
+    digest = hashlib.sha256(Path(inspect.getfile(syncobj)).read_bytes()).hexdigest()
     if digest != LIBRARY_SHA256:
         raise EngineFault(f"pysyncobj's syncobj.py was changed (sha256 {digest}): {cure}")
 
@@ -200,7 +200,7 @@ class EngineSettings:
     transfer_lag_max: int = 1_000
 
 
-class _Outbox(StockTransport):  # type: ignore[misc]  # the library is untyped
+class _Outbox(StockTransport):
     """The transport as the library sees it: hands every message to the engine."""
 
     def __init__(self, on_send: Callable[[Peer, dict[str, Any]], bool]) -> None:
@@ -256,7 +256,7 @@ class _Serializer:
         self._engine.forget_transfer(peer)
 
 
-class Engine(syncobj.SyncObj):  # type: ignore[misc]  # the library is untyped
+class Engine(syncobj.SyncObj):
     """One member of a Raft group of fixed membership.
 
     Args:
@@ -307,7 +307,7 @@ class Engine(syncobj.SyncObj):  # type: ignore[misc]  # the library is untyped
         self._transfers: dict[str, SnapshotTransfer] = {}
         self._receiving: tuple[SnapshotHead, Receiving] | None = None
         self._starved: list[Peer] = []
-        self._held_deadline = float("inf")
+        self._held_deadline: float | None = None
         self._dump_not_before = float("-inf")
         # Before the base class, which reads every property of ours while it is built.
         self._fit_journal()
@@ -342,7 +342,7 @@ class Engine(syncobj.SyncObj):  # type: ignore[misc]  # the library is untyped
         self._SyncObj__raftLog = journal
         self._recover()
 
-    # ------------------------------------------------------------------ what others may know
+    # ---- what others may know
 
     @property
     def role(self) -> str:
@@ -437,7 +437,7 @@ class Engine(syncobj.SyncObj):  # type: ignore[misc]  # the library is untyped
         command, _, term = self.journal[position]
         return term, command
 
-    # ------------------------------------------------------------------ a round
+    # ---- a round
 
     def connected(self, peer: str) -> None:
         """Our outbound stream to `peer` is established."""
@@ -462,9 +462,8 @@ class Engine(syncobj.SyncObj):  # type: ignore[misc]  # the library is untyped
         self._consider_compaction()
         commit_index, appends_sent = self.commit_index, self._appends_sent
         self._onTick(0.0)
-        self._SyncObj__raftElectionDeadline = min(
-            self._SyncObj__raftElectionDeadline, self._held_deadline
-        )
+        if self._held_deadline is not None:
+            self._SyncObj__raftElectionDeadline = self._held_deadline
         if self.is_leader:
             if self.commit_index > commit_index and self._appends_sent == appends_sent:
                 # G10, commit notice: else followers apply one heartbeat later.
@@ -502,7 +501,7 @@ class Engine(syncobj.SyncObj):  # type: ignore[misc]  # the library is untyped
             for peer, _, frame in out:
                 send(peer, frame)
 
-    # ------------------------------------------------------------------ requests from above
+    # ---- requests from above
 
     def read_index(self, on_ready: Callable[[int | None], None]) -> None:
         """Ask at which index a linearizable read may be served; None where we do not lead (G12)."""
@@ -543,7 +542,7 @@ class Engine(syncobj.SyncObj):  # type: ignore[misc]  # the library is untyped
         deadline = now + self.settings.election_min
         self._handover = Handover(max(candidates)[1], deadline, on_done)
 
-    # ------------------------------------------------------------------ start
+    # ---- start
 
     def _recover(self) -> None:
         """Load term, vote and state (G3, G5)."""
@@ -598,7 +597,7 @@ class Engine(syncobj.SyncObj):  # type: ignore[misc]  # the library is untyped
         self.journal.add(_NO_OP, snapshot.previous_index, snapshot.previous_term)
         self.journal.add(_NO_OP, snapshot.index, snapshot.term)
 
-    # ------------------------------------------------------------------ outgoing (G2, G11)
+    # ---- outgoing: G2 and G11 ----
 
     @property
     def _outbox(self) -> Any:
@@ -679,7 +678,7 @@ class Engine(syncobj.SyncObj):  # type: ignore[misc]  # the library is untyped
     def _floor(self) -> int:
         return max(self.commit_index, self.applied_index)
 
-    # ------------------------------------------------------------------ appends (G4, G6)
+    # ---- appends: G4 and G6 ----
 
     def _on_append(self, peer: Peer, append: Append) -> None:
         if not self._from_present_leader(peer, append):
@@ -754,11 +753,11 @@ class Engine(syncobj.SyncObj):  # type: ignore[misc]  # the library is untyped
                 callback(None, FAIL_REASON.DISCARDED)
         super()._SyncObj__deleteEntriesFrom(index)
 
-    # ------------------------------------------------------------------ elections (G1, G6, G7, G8)
+    # ---- elections: G1 and G6 and G7 and G8 ----
 
     def _consider_election(self, now: float) -> None:
         """Run pre-vote before any election; the stock tick launches only what was allowed."""
-        self._held_deadline = float("inf")
+        self._held_deadline = None
         if self._SyncObj__raftState == _LEADER:
             return
         forced = self._forced_term
@@ -884,7 +883,7 @@ class Engine(syncobj.SyncObj):  # type: ignore[misc]  # the library is untyped
         now = self._now()
         # n7: the old deadline lies in the past.
         self._SyncObj__raftElectionDeadline = now + self._SyncObj__generateRaftTimeout()
-        self._held_deadline = float("inf")
+        self._held_deadline = None
         self._deposed_at = now
         self._forget_transfers()
         for read in self._reads.take_all():
@@ -910,7 +909,7 @@ class Engine(syncobj.SyncObj):  # type: ignore[misc]  # the library is untyped
         low, high = self.settings.election_min, self.settings.election_max
         return low + (high - low) * self._rng.random()
 
-    # ------------------------------------------------------------------ hand-over (G13)
+    # ---- hand-over: G13 ----
 
     def _step_handover(self, now: float) -> None:
         handover = self._handover
@@ -939,7 +938,7 @@ class Engine(syncobj.SyncObj):  # type: ignore[misc]  # the library is untyped
         ):
             self._forced_term = self.term
 
-    # ------------------------------------------------------------------ commands (G9, G10)
+    # ---- commands: G9 and G10 ----
 
     def _checkCommandsToApply(self) -> None:
         """Take one payload from above into the log, if we lead and the window is open."""
@@ -981,7 +980,7 @@ class Engine(syncobj.SyncObj):  # type: ignore[misc]  # the library is untyped
         else:
             raise EngineFault(f"entry {index} is of an unknown kind {kind!r}")
 
-    # ------------------------------------------------------------------ snapshots (G5)
+    # ---- snapshots: G5 ----
 
     def _consider_compaction(self) -> None:
         if self._serializer.busy or self._now() < self._dump_not_before:

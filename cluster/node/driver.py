@@ -1,0 +1,173 @@
+"""The driver: one event loop that gives the node its frames, its time and its rounds.
+
+RULE: the only place of a node that waits. One timer per process; no thread touches the node. Any
+exception out of a round is fatal: memory may then promise what the disk does not hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from cluster.node import clock
+from cluster.node.node import Node, NodeSettings
+from cluster.replication.disk import Disk
+from cluster.replication.identity import Identity
+from cluster.replication.snapshots import Dumper, SnapshotStore
+from cluster.replication.transport import Transport
+
+if TYPE_CHECKING:
+    import socket
+
+    from cluster.node.pending import Answered, Failed
+
+# A hand-over takes milliseconds; who has not taken over by then will not.
+_HANDOVER_S_MAX = 1.0
+
+
+class Driver:
+    """Runs one node in the running event loop.
+
+    Args:
+        listen: (host, port) or a bound socket for peers.
+        dial: name of each peer and where to dial it.
+        secret: the cluster's secret.
+        on_fatal: called once with the exception that ended a round; must stop the process (or, in
+            a test, at least this node).
+    """
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        *,
+        identity: Identity,
+        disk: Disk,
+        dumper: Callable[[SnapshotStore], Dumper],
+        listen: tuple[str, int] | socket.socket,
+        dial: Mapping[str, tuple[str, int]],
+        secret: bytes,
+        on_fatal: Callable[[BaseException], None],
+        rng: random.Random,
+        ssl_server: ssl.SSLContext | None = None,
+        ssl_client: ssl.SSLContext | None = None,
+    ) -> None:
+        self._on_fatal = on_fatal
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._round_is_due = False
+        self._is_stopped = True
+        self.transport = Transport(
+            cluster=identity.cluster,
+            node=identity.node,
+            boot=identity.boot,
+            identity=identity.unique,
+            secret=secret,
+            listen=listen,
+            peers=dial,
+            receiver=self,
+            known_identity=identity.known_peer,
+            learn_identity=identity.learn_peer,
+            clock=clock.monotonic,
+            rng=rng,
+            ssl_server=ssl_server,
+            ssl_client=ssl_client,
+        )
+        self.node = Node(
+            settings,
+            identity=identity,
+            disk=disk,
+            clock=clock.monotonic,
+            wall_ms=clock.wall_ms,
+            rng=rng,
+            send=self.transport.send,
+            dumper=dumper,
+            push=self.transport.flush,
+            wake=self.wake,
+        )
+
+    async def start(self) -> None:
+        """Listen for peers, dial them, run the first round.
+
+        Raises:
+            OSError: the peer address cannot be listened on.
+        """
+        self._is_stopped = False
+        await self.transport.start()
+        self.wake()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take nothing new, hand leadership over, let what is under way be answered.
+
+        Args:
+            timeout_s: at the most, the hand-over included.
+        """
+        node, deadline = self.node, self._loop.time() + timeout_s
+        node.drain()
+        if node.engine.is_leader and node.settings.peers:
+            done = self._loop.create_future()
+
+            def on_reply(reply: Answered | Failed) -> None:
+                if not done.done():
+                    done.set_result(reply)
+
+            node.transfer(None, on_reply)
+            self.wake()
+            await asyncio.wait([done], timeout=min(_HANDOVER_S_MAX, timeout_s))
+        # Polled, so that a request costs nothing for the one time a process stops.
+        while node.under_way and self._loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+    async def stop(self) -> None:
+        """Stop rounds and connections. Whoever still waits is told that it may have happened."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self.node.close()
+        await self.transport.close()
+
+    # ---- what the transport tells -----------------------------------------------------------
+
+    def on_frame(self, peer: str, data: bytes) -> None:
+        """One frame of an authenticated peer: it goes with the round that is due now."""
+        self.node.receive(peer, data)
+        self.wake()
+
+    def on_connected(self, peer: str) -> None:
+        """Our stream to `peer` is up."""
+        self.node.connected(peer)
+        self.wake()
+
+    def on_disconnected(self, peer: str) -> None:
+        """Our stream to `peer` is gone."""
+        self.node.disconnected(peer)
+
+    # ---- rounds -----------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Run a round after what the loop has ready now: frames and requests share it."""
+        if not self._round_is_due and not self._is_stopped:
+            self._round_is_due = True
+            self._loop.call_soon(self._round)
+
+    def _round(self) -> None:
+        self._round_is_due = False
+        if self._is_stopped:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        try:
+            delay = self.node.round()
+        except BaseException as error:  # noqa: BLE001  (whatever it is, this node is done)
+            self._is_stopped = True
+            self._on_fatal(error)
+            return
+        if delay > 0:
+            self._timer = self._loop.call_later(delay, self._round)
+        else:
+            self.wake()
