@@ -1,0 +1,1 @@
+"""The deterministic simulator: production code over a clock, a network and a disk of ours."""
