@@ -1,0 +1,176 @@
+"""The wiring of one process: disk, node, sockets, signals.
+
+RULE: the only module that knows every room. It constructs, connects and takes apart in order; it
+decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+import secrets
+import signal
+import ssl
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from cluster import __version__
+from cluster.gateway.server import Gateway, GatewaySettings
+from cluster.node.config import Config
+from cluster.node.driver import Driver
+from cluster.node.node import NodeSettings
+from cluster.replication.disk import DiskLocked, OsDisk
+from cluster.replication.engine import EngineFault, EngineSettings, check_library
+from cluster.replication.identity import Identity, IdentityMismatch
+from cluster.replication.journal import JournalCorrupt
+from cluster.replication.snapshots import ForkDumper, SnapshotCorrupt
+from cluster.telemetry import logs
+
+# Exit codes, after sysexits.h: a data folder that must not be used; our own bug or a failed disk;
+# an address that cannot be had.
+EXIT_DATA = 65
+EXIT_FATAL = 70
+EXIT_ADDRESS = 71
+
+log = structlog.get_logger("coterie")
+
+
+def serve(config: Config) -> int:
+    """Run one node until it is told to stop.
+
+    Returns:
+        the process's exit code; 0 after SIGTERM or SIGINT.
+    """
+    logs.configure(log_format=config.log_format, level=config.log_level)
+    for warning in config.warnings:
+        log.warning(warning)
+    try:
+        check_library()
+        disk = OsDisk(config.data)
+    except (EngineFault, DiskLocked, OSError) as error:
+        log.error("cannot start", reason=str(error))
+        return EXIT_DATA
+    try:
+        return _run(_serve(config, disk))
+    except (EngineFault, IdentityMismatch, JournalCorrupt, SnapshotCorrupt) as error:
+        log.error("cannot start", reason=str(error), data=str(config.data))
+        return EXIT_DATA
+    except OSError as error:
+        log.error("cannot start", reason=str(error))
+        return EXIT_ADDRESS
+    finally:
+        disk.close()
+
+
+def _run(main: Coroutine[Any, Any, int]) -> int:
+    """Run on uvloop where it is installed, else on asyncio's own loop."""
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if sys.platform != "win32":
+        try:
+            import uvloop
+        except ImportError:
+            pass
+        else:
+            factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main)
+
+
+async def _serve(config: Config, disk: OsDisk) -> int:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    identity = Identity.open(
+        disk, cluster=config.cluster, node=config.node, fresh_unique=secrets.token_hex(16)
+    )
+    ssl_server, ssl_client = _tls(config)
+    driver = Driver(
+        _settings(config),
+        identity=identity,
+        disk=disk,
+        dumper=ForkDumper,
+        listen=(config.listen.host, config.listen.port),
+        dial={name: (at.host, at.port) for name, at in config.peers.items()},
+        secret=config.secret.encode(),
+        on_fatal=_die,
+        rng=random.Random(secrets.randbits(64)),
+        ssl_server=ssl_server,
+        ssl_client=ssl_client,
+    )
+    gateway = Gateway(
+        driver.node,
+        GatewaySettings(
+            requests_max=config.requests_max, request_timeout_ms=config.request_timeout_ms
+        ),
+    )
+    try:
+        await gateway.start(config.http.host, config.http.port)
+        await driver.start()
+        # What is alive now stays alive: keep the collector off it, and let it look more rarely.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+        log.info(
+            "serving",
+            node=config.node,
+            cluster=config.cluster,
+            version=__version__,
+            http=config.advertise_http,
+            boot=identity.boot,
+            pid=os.getpid(),
+        )
+        await stopping.wait()
+        log.info("stopping", node=config.node)
+        gateway.drain()
+        await driver.drain(config.drain_timeout_ms / 1000)
+    finally:
+        # First the node, which answers everybody who waits; then those answers leave.
+        await driver.stop()
+        await gateway.stop(grace_s=1.0)
+    log.info("stopped", node=config.node)
+    return 0
+
+
+def _settings(config: Config) -> NodeSettings:
+    return NodeSettings(
+        node=config.node,
+        peers=tuple(config.peers),
+        http=config.advertise_http,
+        version=__version__,
+        segment_bytes=config.segment_bytes,
+        engine=EngineSettings(
+            heartbeat=config.heartbeat_ms / 1000,
+            election_min=config.election_min_ms / 1000,
+            election_max=config.election_max_ms / 1000,
+            check_quorum=config.election_max_ms / 1000,
+            snapshot_entries=config.snapshot_entries,
+            snapshot_bytes=config.snapshot_bytes,
+        ),
+    )
+
+
+def _tls(config: Config) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
+    """Mutual TLS between nodes: both sides show a certificate of the same authority."""
+    if not config.has_tls:
+        return None, None
+    assert config.tls_cert is not None
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=config.tls_ca)
+    server.verify_mode = ssl.CERT_REQUIRED
+    client = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=config.tls_ca)
+    for context in (server, client):
+        context.load_cert_chain(config.tls_cert, config.tls_key)
+    return server, client
+
+
+def _die(error: BaseException) -> None:
+    """End at once: memory may promise what the disk does not hold, so nothing more is said."""
+    log.critical("fatal: this node stops without another word", exc_info=error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_FATAL)
