@@ -25,6 +25,7 @@ import ssl
 import struct
 from collections.abc import Callable, KeysView, Mapping
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from typing import Protocol, cast
 
@@ -250,12 +251,15 @@ class Transport:
         wires = list(self._open)
         for wire in wires:
             wire.close()
-        lost = [wire.lost for wire in wires]
-        if lost:
-            await asyncio.wait(lost, timeout=self._pace.goodbye_s)
+        try:
+            async with asyncio.timeout(self._pace.goodbye_s):
+                for wire in wires:
+                    await wire.lost.wait()
+        except TimeoutError:
+            pass
         for wire in wires:
             wire.abort()
-        await asyncio.gather(*lost)
+            await wire.lost.wait()
         self._outbound.clear()
         self._inbound.clear()
 
@@ -328,21 +332,31 @@ class Transport:
                 # A peer needs a few milliseconds for its handshake. So whoever is here longest is
                 # no peer, and a crowd of strangers cannot lock the peers out.
                 next(iter(self._welcoming)).cancel("too many handshakes at a time")
-            task = asyncio.create_task(self._welcome(connection, _text(address)))
+            wire = _Inbound(self, _text(address), Listener(self._party, os.urandom(NONCE_BYTES)))
+            task = asyncio.create_task(self._welcome(wire, connection))
             self._welcoming[task] = None
-            task.add_done_callback(self._welcomed)
+            task.add_done_callback(partial(self._welcomed, wire, connection))
+            # An accept that need not wait does not let others run.
+            await asyncio.sleep(0)
 
-    def _welcomed(self, task: asyncio.Task[None]) -> None:
+    def _welcomed(
+        self, wire: _Inbound, connection: socket.socket, task: asyncio.Task[None]
+    ) -> None:
         self._welcoming.pop(task, None)
+        if not wire.is_taken:
+            connection.close()
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
 
-    async def _welcome(self, connection: socket.socket, address: str) -> None:
+    async def _welcome(self, wire: _Inbound, connection: socket.socket) -> None:
         """See one caller through TLS and handshake, within the time there is for both."""
-        wire = _Inbound(self, address, Listener(self._party, os.urandom(NONCE_BYTES)))
         loop = asyncio.get_running_loop()
         try:
             connection.setblocking(False)
+            # asyncio sets this on sockets that it dialled or accepted itself only.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # From here on the event loop closes the socket, whatever happens.
+            wire.is_taken = True
             async with asyncio.timeout(self._pace.handshake_s):
                 await loop.connect_accepted_socket(
                     lambda: wire,
@@ -350,7 +364,7 @@ class Transport:
                     ssl=self._ssl_server,
                     ssl_handshake_timeout=self._pace.handshake_s if self._ssl_server else None,
                 )
-                await wire.ready
+                await wire.ready.wait()
         except TimeoutError:
             wire.fail("no handshake in time")
         except asyncio.CancelledError as cancelled:
@@ -359,8 +373,8 @@ class Transport:
         except OSError as error:
             wire.fail(f"TLS: {error}" if self._ssl_server else str(error))
         finally:
-            if wire.session is None and not wire.is_open:
-                connection.close()
+            if not wire.was_open:
+                self._note_refusal(wire)
 
     def _adopt(self, wire: _Inbound, session: Session) -> None:
         """An inbound connection has become a peer's: it replaces the one before."""
@@ -411,7 +425,7 @@ class Transport:
             wire = await self._dial(peer)
             if wire is not None:
                 since = self._clock()
-                await wire.lost
+                await wire.lost.wait()
                 if self._clock() - since >= pace.steady_s:
                     wait_s = pace.redial_min_s
                     continue
@@ -441,7 +455,7 @@ class Transport:
                     ssl=self._ssl_client,
                     server_hostname=peer if self._ssl_client else None,
                 )
-                await wire.ready
+                await wire.ready.wait()
         except TimeoutError:
             wire.fail("no handshake in time")
         except asyncio.CancelledError:
@@ -506,10 +520,9 @@ class _Wire(asyncio.Protocol):
     """One connection: first a handshake, then frames."""
 
     def __init__(self, owner: Transport, side: Dialler | Listener):
-        loop = asyncio.get_running_loop()
-        self.ready: asyncio.Future[None] = loop.create_future()
-        """Done when the handshake is, or the connection; `session` tells which."""
-        self.lost: asyncio.Future[None] = loop.create_future()
+        self.ready = asyncio.Event()
+        """The handshake is over, or the connection: `session` tells which."""
+        self.lost = asyncio.Event()
         self.session: Session | None = None
         self.error: str | None = None
         self.refused_peer: str | None = None
@@ -527,12 +540,11 @@ class _Wire(asyncio.Protocol):
         self._received = 0
 
     @property
-    def is_open(self) -> bool:
-        """The event loop has made a connection of the socket, and closes it."""
+    def was_open(self) -> bool:
+        """It came as far as a connection, over TLS where there is TLS."""
         return self._transport is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Both event loops have set TCP_NODELAY by now.
         self._transport = cast("asyncio.Transport", transport)
         self._owner._open[self] = None
         if self.is_dead:
@@ -565,9 +577,8 @@ class _Wire(asyncio.Protocol):
         self._buffer.clear()
         del self._owner._open[self]
         self.on_lost()
-        for future in (self.ready, self.lost):
-            if not future.done():
-                future.set_result(None)
+        self.ready.set()
+        self.lost.set()
 
     def fail(self, error: str) -> None:
         """End the connection for a reason that will be told; the rest follows in a later turn."""
@@ -633,8 +644,7 @@ class _Wire(asyncio.Protocol):
         self.heard_s = self._owner._clock()
         self.stats = self._owner.stats[session.peer]
         self.on_session(session)
-        if not self.ready.done():
-            self.ready.set_result(None)
+        self.ready.set()
         return self._side.rest
 
     def _take_frames(self, data: bytes) -> None:
@@ -675,6 +685,8 @@ class _Inbound(_Wire):
     def __init__(self, owner: Transport, address: str, side: Listener):
         super().__init__(owner, side)
         self.address = address
+        self.is_taken = False
+        """The event loop has the socket."""
 
     def on_session(self, session: Session) -> None:
         self._peer = session.peer
