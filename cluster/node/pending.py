@@ -107,12 +107,9 @@ class Pending:
 
     @property
     def ack(self) -> int:
-        """Every number below is settled, or parked and never sent again."""
+        """Every number below is settled."""
         ack, waiting = self._ack, self._waiting
-        while ack < self._next_seq:
-            present = waiting.get(ack)
-            if present is not None and not present.is_parked:
-                break
+        while ack < self._next_seq and ack not in waiting:
             ack += 1
         self._ack = ack
         return ack
