@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
+from cluster.machine.commands import RequestId
+
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
     """Base of all outcomes. The integer tag is its number in snapshots: never reuse one."""
@@ -123,7 +125,10 @@ class NotHolder(Refusal, frozen=True, tag=12):
 
 
 class QueueFull(Refusal, frozen=True, tag=13):
-    """A limit is reached: `what` is in the plural ("waiters of a lock", "sessions")."""
+    """A limit is reached: `what` is in the plural.
+
+    One of "sessions", "locks", "waiters of a lock", "things of a session", "parked requests".
+    """
 
     what: str
     limit: int
@@ -152,6 +157,13 @@ class Void(Refusal, frozen=True, tag=17):
 
 class Undecodable(Refusal, frozen=True, tag=18):
     """The command's bytes make no command this version knows: not applied."""
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True):
+    """What one request is told. `Queued` is followed by a second answer some entries later."""
+
+    request: RequestId
+    outcome: Outcome
 
 
 class LockInfo(msgspec.Struct, frozen=True):

@@ -1,0 +1,148 @@
+"""Exactly once: what was asked before gets the answer it got before.
+
+RULE: stores answers, makes none. Two memories: by origin and number, for repeats a node sends when
+the leader changed; by Idempotency-Key, for repeats a client sends to whichever node.
+
+An origin's memory is bounded by what the origin has pending: `ack` says which answers will never
+be asked for again. A key is remembered for a day of cluster time, or until too many others came.
+Source: Ongaro's thesis 6.3 (linearizable semantics); Lee et al., RIFL (2015).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+from cluster.machine import limits
+from cluster.machine.commands import Group, RequestId
+from cluster.machine.outcome import Outcome
+from cluster.machine.parked import Parked
+
+
+class Answers:
+    """What one life of one node asked, by number: the answer, or the wait for it.
+
+    Attributes:
+        boot: which life.
+        ack: numbers below it are settled at the origin and forgotten here.
+    """
+
+    __slots__ = ("ack", "boot", "by_seq")
+
+    def __init__(self, boot: int, ack: int = 0) -> None:
+        self.boot = boot
+        self.ack = ack
+        self.by_seq: dict[int, Outcome | Parked] = {}
+
+
+class Key(NamedTuple):
+    """An Idempotency-Key whose first request was answered."""
+
+    fingerprint: bytes | None
+    settled_ms: int
+    outcome: Outcome
+
+
+class Requests:
+    """The two memories."""
+
+    __slots__ = ("_waiting_keys", "keys", "origins")
+
+    def __init__(self) -> None:
+        self.origins: dict[str, Answers] = {}
+        # Settled keys in the order they were settled. An OrderedDict, as a plain dict that loses
+        # its first item again and again has to step over all it lost.
+        self.keys: OrderedDict[str, Key] = OrderedDict()
+        self._waiting_keys: dict[str, Parked] = {}
+
+    def admit(self, group: Group) -> tuple[Answers | None, list[tuple[RequestId, Parked]]]:
+        """Find the memory of a group's origin and bring it up to date.
+
+        Returns:
+            The memory, or None when the group is of a former life; and the parked requests whose
+            origin does not wait for them any more: the caller takes them out of their queues.
+        """
+        (node, boot), ack = group.origin, group.ack
+        answers = self.origins.get(node)
+        if answers is None or answers.boot < boot:
+            self.origins[node] = Answers(boot, ack)
+            return self.origins[node], [] if answers is None else _parked(node, answers)
+        if answers.boot > boot:
+            return None, []
+        if answers.ack < ack:
+            return answers, self._acknowledge(node, answers, ack)
+        return answers, []
+
+    def answer(self, request: RequestId) -> Outcome | Parked | None:
+        """What a request was answered, or its wait; None when it is not known (any more)."""
+        answers = self.origins.get(request.node)
+        if answers is None or answers.boot != request.boot:
+            return None
+        return answers.by_seq.get(request.seq)
+
+    def store(self, request: RequestId, outcome: Outcome) -> None:
+        """Replace the wait of a request by its answer."""
+        answers = self.origins.get(request.node)
+        if answers is not None and answers.boot == request.boot and request.seq in answers.by_seq:
+            answers.by_seq[request.seq] = outcome
+
+    def find_key(self, key: str) -> tuple[bytes | None, Outcome | Parked] | None:
+        """Fingerprint and answer (or wait) of the first request that came with a key."""
+        settled = self.keys.get(key)
+        if settled is not None:
+            return settled.fingerprint, settled.outcome
+        parked = self._waiting_keys.get(key)
+        return None if parked is None else (parked.fingerprint, parked)
+
+    def hold_key(self, parked: Parked) -> None:
+        """Remember a key whose first request waits."""
+        if parked.key is not None:
+            self._waiting_keys[parked.key] = parked
+
+    def release_key(self, parked: Parked) -> None:
+        """Forget a key whose request was withdrawn: a repeat of it starts afresh."""
+        if parked.key is not None:
+            del self._waiting_keys[parked.key]
+
+    def settle_key(
+        self, key: str, fingerprint: bytes | None, outcome: Outcome, now_ms: int
+    ) -> None:
+        """Remember the answer to the first request that came with a key."""
+        self._waiting_keys.pop(key, None)
+        self.keys[key] = Key(fingerprint, now_ms, outcome)
+        if len(self.keys) > limits.IDEMPOTENCY_KEYS_MAX:
+            self.keys.popitem(last=False)
+
+    def forget_keys(self, now_ms: int) -> None:
+        """Drop keys that are over their time, a bounded number of them per entry."""
+        keys = self.keys
+        for _ in range(limits.KEYS_FORGOTTEN_PER_ENTRY_MAX):
+            if not keys:
+                return
+            key = next(iter(keys))
+            if keys[key].settled_ms + limits.IDEMPOTENCY_KEY_MS > now_ms:
+                return
+            del keys[key]
+
+    def _acknowledge(self, node: str, answers: Answers, ack: int) -> list[tuple[RequestId, Parked]]:
+        """Forget the answers below ack. Costs what is forgotten, or less than what is kept."""
+        by_seq = answers.by_seq
+        if ack - answers.ack <= len(by_seq):
+            below = [seq for seq in range(answers.ack, ack) if seq in by_seq]
+        else:
+            below = [seq for seq in by_seq if seq < ack]
+        answers.ack = ack
+        left = []
+        for seq in below:
+            answer = by_seq.pop(seq)
+            if isinstance(answer, Parked):
+                left.append((RequestId(node, answers.boot, seq), answer))
+        return left
+
+
+def _parked(node: str, answers: Answers) -> list[tuple[RequestId, Parked]]:
+    return [
+        (RequestId(node, answers.boot, seq), answer)
+        for seq, answer in answers.by_seq.items()
+        if isinstance(answer, Parked)
+    ]

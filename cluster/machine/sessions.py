@@ -1,0 +1,172 @@
+"""Sessions: a name with a time to live that owns whatever its client was given.
+
+RULE: a function of state, cluster time and command. Knows that it owns things of several kinds,
+never what they are: what follows from the end of a session is the machine's business.
+Source: Gray & Cheriton (leases); Chubby (sessions and keepalives).
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from cluster.machine.deadlines import DISARMED
+from cluster.machine.outcome import SessionExpired, SessionInfo, SessionNotFound
+from cluster.machine.tokens import Tokens
+
+Owned = tuple[str, str]
+"""Kind and name of a thing a session holds or waits for, as in ("lock", "orders")."""
+
+WAITING = 0
+"""In the place of a token: stands in the queue."""
+
+# No leading zeros and no capitals: an id is spelled in one way only.
+_ID = re.compile(r"([1-9a-f][0-9a-f]{0,15})-.+", re.DOTALL)
+
+
+class Session:
+    """One living session.
+
+    Attributes:
+        deadline_ms: cluster time at which it ends; a keepalive at that time is late. DISARMED once
+            it has ended.
+        owned: thing -> token of its grant, or WAITING. Grants are in order of grant, and what it
+            waits for is in order of arrival. The end of a session costs what stands here.
+    """
+
+    __slots__ = ("deadline_ms", "id", "meta", "name", "owned", "token", "ttl_ms")
+
+    def __init__(
+        self,
+        id: str,
+        token: int,
+        ttl_ms: int,
+        deadline_ms: int,
+        name: str | None,
+        meta: bytes | None,
+    ) -> None:
+        self.id = id
+        self.token = token
+        self.ttl_ms = ttl_ms
+        self.deadline_ms = deadline_ms
+        self.name = name
+        self.meta = meta
+        self.owned: dict[Owned, int] = {}
+
+    def took(self, thing: Owned, token: int) -> None:
+        """Note a grant. A new token for a thing held already counts as a later grant."""
+        if self.owned.get(thing) != token:
+            self.owned.pop(thing, None)
+            self.owned[thing] = token
+
+
+class Sessions:
+    """All living sessions. Those that ended leave no trace: their ids tell what they were."""
+
+    __slots__ = ("_by_id", "_ended", "_in_order", "_position", "_tokens")
+
+    def __init__(self, tokens: Tokens, position: Callable[[str, Owned], int]) -> None:
+        """Start without sessions.
+
+        Args:
+            tokens: the cluster's counter; a session's token is its place in the order of opening.
+            position: of a session id in the queue for a thing, counted from 1.
+        """
+        self._tokens = tokens
+        self._position = position
+        self._by_id: dict[str, Session] = {}
+        # In order of opening, with ended ones among them: swept when they are the larger part.
+        self._in_order: list[Session] = []
+        self._ended = 0
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Session]:
+        """In order of opening."""
+        return (session for session in self._in_order if session.deadline_ms != DISARMED)
+
+    def open(
+        self, nonce: str, ttl_ms: int, name: str | None, meta: bytes | None, now_ms: int
+    ) -> Session:
+        """Open a session under a new token. The caller has looked at the limit."""
+        token = self._tokens.next()
+        session = Session(f"{token:x}-{nonce}", token, ttl_ms, now_ms + ttl_ms, name, meta)
+        self.add(session)
+        return session
+
+    def add(self, session: Session) -> None:
+        """Take in a session whose token is larger than those of all others."""
+        self._by_id[session.id] = session
+        self._in_order.append(session)
+
+    def get(self, id: str) -> Session | None:
+        """The living session of this id."""
+        return self._by_id.get(id)
+
+    def remove(self, session: Session) -> None:
+        """Forget a session whose deadline has been disarmed."""
+        del self._by_id[session.id]
+        self._ended += 1
+        if self._ended * 2 > len(self._in_order):
+            self._in_order = list(self)
+            self._ended = 0
+
+    def refusal(self, id: str) -> SessionExpired | SessionNotFound:
+        """Why there is no living session of this id."""
+        return SessionExpired(id) if self.existed(id) else SessionNotFound(id)
+
+    def existed(self, id: str) -> bool:
+        """Whether such an id was ever given out, told by its token: no list of the dead is kept.
+
+        An id with a token that was given and another nonce counts as one that existed: who makes
+        ids up learns nothing.
+        """
+        return 0 < _token_of(id) <= self._tokens.last
+
+    def info(self, id: str, now_ms: int) -> SessionInfo | None:
+        """A picture of one living session."""
+        session = self._by_id.get(id)
+        return None if session is None else self._info(session, now_ms)
+
+    def list(self, now_ms: int, *, after: str | None = None, limit: int = 100) -> list[SessionInfo]:
+        """Pictures of at most `limit` sessions in order of opening.
+
+        Args:
+            now_ms: cluster time for `expires_in_ms`.
+            after: id of the last one seen; it need not live any more.
+        """
+        token = 0 if after is None else _token_of(after)
+        start = bisect_right(self._in_order, token, key=_by_token)
+        later = islice(self._in_order, start, None)
+        living = (session for session in later if session.deadline_ms != DISARMED)
+        return [self._info(session, now_ms) for session in islice(living, limit)]
+
+    def _info(self, session: Session, now_ms: int) -> SessionInfo:
+        owned = session.owned.items()
+        return SessionInfo(
+            session=session.id,
+            name=session.name,
+            meta=session.meta,
+            ttl_ms=session.ttl_ms,
+            expires_in_ms=max(0, session.deadline_ms - now_ms),
+            token=session.token,
+            holds=tuple((kind, name, token) for (kind, name), token in owned if token != WAITING),
+            waits=tuple(
+                (thing[0], thing[1], self._position(session.id, thing))
+                for thing, token in owned
+                if token == WAITING
+            ),
+        )
+
+
+def _by_token(session: Session) -> int:
+    return session.token
+
+
+def _token_of(id: str) -> int:
+    """The token an id is made of; 0 when it is no id of ours."""
+    match = _ID.fullmatch(id)
+    return int(match[1], 16) if match else 0
