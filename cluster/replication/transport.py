@@ -227,7 +227,7 @@ class Transport:
             OSError: the address cannot be listened on.
         """
         self._socket = _listening_socket(self._listen)
-        self._tasks.append(asyncio.create_task(self._accept(self._socket)))
+        self._listen_again()
         self._tasks.append(asyncio.create_task(self._show_life()))
         for peer in self._dial_addresses:
             self._redial_now[peer] = asyncio.Event()
@@ -242,12 +242,13 @@ class Transport:
             return
         self.flush()
         self._is_closed = True
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
         tasks = [*self._tasks, *self._welcoming]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._socket is not None:
-            self._socket.close()
         wires = list(self._open)
         for wire in wires:
             wire.close()
@@ -318,26 +319,32 @@ class Transport:
 
     # The listening side.
 
-    async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                connection, address = await loop.sock_accept(listener)
-            except OSError as error:
-                # Out of descriptors, or the caller is gone already: neither ends the listener.
-                self._note_stranger(f"accept failed: {error}")
-                await asyncio.sleep(self._pace.redial_min_s)
-                continue
-            if len(self._welcoming) >= STRANGERS_MAX:
-                # A peer needs a few milliseconds for its handshake. So whoever is here longest is
-                # no peer, and a crowd of strangers cannot lock the peers out.
-                next(iter(self._welcoming)).cancel("too many handshakes at a time")
-            wire = _Inbound(self, _text(address), Listener(self._party, os.urandom(NONCE_BYTES)))
-            task = asyncio.create_task(self._welcome(wire, connection))
-            self._welcoming[task] = None
-            task.add_done_callback(partial(self._welcomed, wire, connection))
-            # An accept that need not wait does not let others run.
-            await asyncio.sleep(0)
+    def _listen_again(self) -> None:
+        if self._socket is not None and not self._is_closed:
+            asyncio.get_running_loop().add_reader(self._socket, self._accept, self._socket)
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Take one caller per turn of the loop, so that those before it get on."""
+        # Not with loop.sock_accept: cancelled at the wrong moment it loses an open socket.
+        try:
+            connection, address = listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            # Out of descriptors: the caller stays in the queue, and the listener stays.
+            self._note_stranger(f"accept failed: {error}")
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(listener)
+            loop.call_later(self._pace.redial_min_s, self._listen_again)
+            return
+        if len(self._welcoming) >= STRANGERS_MAX:
+            # A peer needs a few milliseconds for its handshake. So whoever is here longest is no
+            # peer, and a crowd of strangers cannot lock the peers out.
+            next(iter(self._welcoming)).cancel("too many handshakes at a time")
+        wire = _Inbound(self, _text(address), Listener(self._party, os.urandom(NONCE_BYTES)))
+        task = asyncio.create_task(self._welcome(wire, connection))
+        self._welcoming[task] = None
+        task.add_done_callback(partial(self._welcomed, wire, connection))
 
     def _welcomed(
         self, wire: _Inbound, connection: socket.socket, task: asyncio.Task[None]

@@ -6,6 +6,7 @@ No test measures time: each waits for a fact, with a deadline that only a broken
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import pickle
@@ -232,8 +233,7 @@ class Caller:
         self.sent = 0
 
     async def __aenter__(self) -> Caller:
-        host, port = "127.0.0.1", self.node.transport.port
-        self.reader, self.writer = await asyncio.open_connection(host, port)
+        self.reader, self.writer = await asyncio.open_connection(*address_of(self.node))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -637,6 +637,58 @@ async def test_a_crowd_of_strangers_does_not_lock_a_peer_out() -> None:
                 await writer.wait_closed()
             except OSError:
                 pass
+
+
+@pytest.mark.both_loops
+async def test_a_node_out_of_descriptors_listens_on() -> None:
+    """An accept that fails costs a pause, not the listener, and no caller is lost."""
+    node = lonely(pace=HASTY)
+    async with running(node):
+        listener = node.transport._socket
+        assert listener is not None
+
+        class Exhausted:
+            getsockname = listener.getsockname
+            fileno = listener.fileno
+
+            def accept(self) -> tuple[socket.socket, object]:
+                raise OSError(errno.EMFILE, "Too many open files")
+
+        asyncio.get_running_loop().remove_reader(listener)
+        node.transport._socket = Exhausted()  # type: ignore[assignment]
+        node.transport._listen_again()
+        async with Caller(node) as caller:
+            await until(lambda: node.transport.strangers.refused)
+            assert "Too many open files" in (node.transport.strangers.last_error or "")
+            node.transport._socket = listener
+            await caller.enter()
+            caller.writer.write(caller.frame(b"patience"))
+            await until(lambda: node.frames)
+
+
+async def test_closing_while_peers_knock_loses_no_socket() -> None:
+    """Whatever moment a caller arrives at, its connection is closed (a lost one would warn)."""
+    for turns in range(12):
+        node = lonely()
+        await node.transport.start()
+        knocker = asyncio.create_task(asyncio.open_connection(*address_of(node)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await node.transport.close()
+        try:
+            _, writer = await knocker
+        except OSError:
+            continue
+        writer.transport.abort()
+        try:
+            await writer.wait_closed()
+        except OSError:
+            pass
+
+
+def address_of(node: Node) -> tuple[str, int]:
+    """Where this node listens."""
+    return "127.0.0.1", node.transport.port
 
 
 async def test_a_replayed_handshake_is_refused() -> None:
