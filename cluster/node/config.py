@@ -28,6 +28,7 @@ import durationpy
 
 ENVIRONMENT_PREFIX = "COTERIE_"
 SECRET_LENGTH_MIN = 16
+REQUIRED = dataclasses.MISSING
 
 # Variables of ours that are no settings of a node: the command line's and those `coterie lock`
 # gives to its command.
@@ -486,7 +487,8 @@ def _default_of(entry: dataclasses.Field[Any]) -> Any:
     return entry.default
 
 
-_DEFAULTS = {entry.name: _default_of(entry) for entry in dataclasses.fields(Config)}
+# Of every key; REQUIRED where a source has to give the value.
+DEFAULTS = {entry.name: _default_of(entry) for entry in dataclasses.fields(Config)}
 
 
 def load(
@@ -522,7 +524,7 @@ def load(
         given = _given(entry, flags, environ, table, file)
         if given is None:
             origins[entry.key] = Origin("default")
-            if _DEFAULTS[entry.key] is dataclasses.MISSING:
+            if DEFAULTS[entry.key] is REQUIRED:
                 problems.append(_missing(entry))
             continue
         raw, origin = given
@@ -553,7 +555,7 @@ def _settle(
     """Judge settings together, each being good alone; fill in what follows from others."""
 
     def value_of(key: str) -> Any:
-        return values.get(key, _DEFAULTS[key])
+        return values.get(key, DEFAULTS[key])
 
     peers = {node: at for node, at in value_of("peers").items() if node != values["node"]}
     values["peers"] = MappingProxyType(peers)
