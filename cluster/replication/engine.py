@@ -305,7 +305,7 @@ class Engine(syncobj.SyncObj):
         self._answer_beat = 0
         self._answer_claim: int | None = None
         self._transfers: dict[str, SnapshotTransfer] = {}
-        self._receiving: tuple[SnapshotHead, Receiving] | None = None
+        self._receiving: tuple[int, SnapshotHead, Receiving] | None = None
         self._starved: list[Peer] = []
         self._held_deadline: float | None = None
         self._dump_not_before = float("-inf")
@@ -593,8 +593,12 @@ class Engine(syncobj.SyncObj):
         self._restart_journal(snapshot)
 
     def _restart_journal(self, snapshot: SnapshotId | SnapshotHead) -> None:
+        """Begin the log anew behind a snapshot.
+
+        Its last entry stands in for the command that the snapshot has swallowed. It is the first of
+        the log, and the first is never sent: a follower that needs it gets the snapshot.
+        """
         self.journal.clear()
-        self.journal.add(_NO_OP, snapshot.previous_index, snapshot.previous_term)
         self.journal.add(_NO_OP, snapshot.index, snapshot.term)
 
     # ---- outgoing: G2 and G11 ----
@@ -1101,13 +1105,15 @@ class Engine(syncobj.SyncObj):
 
     def _collect(self, peer: Peer, head: SnapshotHead, message: Snapshot) -> None:
         """Take one chunk; with the last one, verify, store and load the whole."""
-        if self._receiving is not None and head.index < self._receiving[0].index:
-            return  # A late chunk of an older transfer.
+        known = self._receiving
+        if known is not None and known[0] == message.term and head.index < known[1].index:
+            return  # A late chunk of an older transfer. A new leader may well begin lower.
         try:
-            if self._receiving is None or self._receiving[0] != head:
+            if known is None or known[1] != head:
                 self._drop_receiving()
-                self._receiving = head, self.snapshots.begin(_id_of(head))
-            receiving = self._receiving[1]
+                known = message.term, head, self.snapshots.begin(_id_of(head))
+            self._receiving = message.term, head, known[2]
+            receiving = known[2]
             wanted = receiving.append(message.offset, message.data)
             if wanted < head.size:
                 self._acknowledge_snapshot(peer, head.index, wanted)
@@ -1135,7 +1141,7 @@ class Engine(syncobj.SyncObj):
 
     def _drop_receiving(self) -> None:
         if self._receiving is not None:
-            self._receiving[1].abort()
+            self._receiving[2].abort()
             self._receiving = None
 
     def _acknowledge_snapshot(self, peer: Peer, index: int, offset: int) -> None:
