@@ -768,6 +768,7 @@ def _child(
 
 def _leave_parent(parent: int, sending: int, mask: set[int]) -> None:
     """Let go of everything that is the parent's, but the pipe."""
+    # The signal comes when the thread that forked ends: start is for the main thread.
     if hasattr(_LIBC, "prctl"):
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
