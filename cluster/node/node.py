@@ -801,7 +801,8 @@ class Node:
 
     def _peer_status(self, peer: str, now: float) -> NodeStatus:
         heard = self._heard[peer]
-        status, is_fresh = heard.status, now - heard.at < 3 * self.settings.status_every
+        status = heard.status
+        is_fresh = peer in self._connected and now - heard.at < 2 * self.settings.status_every
         applied = 0 if status is None else status.applied_index
         if not is_fresh:
             state = "unreachable"
