@@ -11,6 +11,8 @@ Source: Ongaro's thesis 6.3 (linearizable semantics); Lee et al., RIFL (2015).
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
+from operator import itemgetter
 from typing import NamedTuple
 
 from cluster.machine import limits
@@ -66,7 +68,9 @@ class Requests:
         answers = self.origins.get(node)
         if answers is None or answers.boot < boot:
             self.origins[node] = Answers(boot, ack)
-            return self.origins[node], [] if answers is None else _parked(node, answers)
+            if answers is None:
+                return self.origins[node], []
+            return self.origins[node], _parked(node, answers.boot, answers.by_seq.items())
         if answers.boot > boot:
             return None, []
         if answers.ack < ack:
@@ -132,17 +136,14 @@ class Requests:
         else:
             below = [seq for seq in by_seq if seq < ack]
         answers.ack = ack
-        left = []
-        for seq in below:
-            answer = by_seq.pop(seq)
-            if isinstance(answer, Parked):
-                left.append((RequestId(node, answers.boot, seq), answer))
-        return left
+        forgotten = [(seq, by_seq.pop(seq)) for seq in below]
+        return _parked(node, answers.boot, forgotten)
 
 
-def _parked(node: str, answers: Answers) -> list[tuple[RequestId, Parked]]:
-    return [
-        (RequestId(node, answers.boot, seq), answer)
-        for seq, answer in answers.by_seq.items()
-        if isinstance(answer, Parked)
-    ]
+def _parked(
+    node: str, boot: int, answers: Iterable[tuple[int, Outcome | Parked]]
+) -> list[tuple[RequestId, Parked]]:
+    """Those of a life's requests that wait, in order of their numbers."""
+    waiting = [(seq, answer) for seq, answer in answers if isinstance(answer, Parked)]
+    waiting.sort(key=itemgetter(0))
+    return [(RequestId(node, boot, seq), parked) for seq, parked in waiting]
