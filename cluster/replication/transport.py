@@ -595,13 +595,15 @@ class _Wire(asyncio.Protocol):
         self.abort()
 
     def abort(self) -> None:
-        if self._transport is not None:
+        """End the connection without ceremony. Harmless when it has ended."""
+        # asyncio's transports take no call once they have reported the loss.
+        if self._transport is not None and not self.lost.is_set():
             self._transport.abort()
 
     def close(self) -> None:
         """Close after what is buffered has left."""
         self.is_dead = True
-        if self._transport is not None:
+        if self._transport is not None and not self.lost.is_set():
             self._transport.close()
 
     def show_life(self) -> None:
