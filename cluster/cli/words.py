@@ -63,9 +63,8 @@ def endpoints_option(command: F) -> F:
         type=EndpointList(),
         envvar="COTERIE_ENDPOINTS",
         default=DEFAULT_ENDPOINTS,
-        show_default=True,
-        show_envvar=True,
-        help="Nodes of the cluster; any of them will do.",
+        help="Nodes of the cluster; any of them will do.  [COTERIE_ENDPOINTS, else ports 7101 to "
+        "7103 of this machine]",
     )(command)
 
 

@@ -97,6 +97,13 @@ class LockWaiter(msgspec.Struct, frozen=True):
     position: int
 
 
+class Leadership(msgspec.Struct, frozen=True):
+    """Who leads, as the answering node knows it."""
+
+    leader: str | None
+    term: int
+
+
 class LockState(msgspec.Struct, frozen=True):
     """One lock as it stands: holders in order of grant, waiters in order of the queue."""
 
@@ -115,6 +122,7 @@ class NodeState(msgspec.Struct, frozen=True):
     lag: int | None = None
     connected: bool | None = None
     last_heard_ms: int | None = None
+    digest: str | None = None
     version: str | None = None
 
 
@@ -128,7 +136,8 @@ class ClusterState(msgspec.Struct, frozen=True):
     applied: int
     nodes: list[NodeState]
     leader: str | None = None
-    digest: str | int | None = None
+    digest: str | None = None
+    ready: bool | None = None
 
 
 def now_ms() -> int:
@@ -286,13 +295,11 @@ class Client:
         request = Request("GET", path_of("cluster"))
         return _value(await self.call(request, timeout_ms=timeout_ms), ClusterState)
 
-    async def transfer(
-        self, to: str | None = None, *, timeout_ms: int | None = None
-    ) -> dict[str, object]:
+    async def transfer(self, to: str | None = None, *, timeout_ms: int | None = None) -> Leadership:
         """Hand leadership over, to a given node or to the fittest."""
         body: dict[str, object] = {} if to is None else {"to": to}
         request = Request("POST", path_of("cluster", "transfer"), body)
-        return (await self.call(request, timeout_ms=timeout_ms)).body
+        return _value(await self.call(request, timeout_ms=timeout_ms), Leadership)
 
     async def call(self, request: Request, *, timeout_ms: int | None = None) -> Answer:
         """Send any request, as often as it takes and is right.

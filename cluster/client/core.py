@@ -55,12 +55,14 @@ class Policy(msgspec.Struct, frozen=True):
         connect_ms: how long one node may take to accept a connection.
         pause_first_ms: pause after all nodes have failed once.
         pause_most_ms: the longest pause; also bounds what a node asks for by Retry-After.
+        attempts_max: how often a request is sent at the most.
     """
 
     attempt_ms: int = 5_000
     connect_ms: int = 1_000
     pause_first_ms: int = 50
     pause_most_ms: int = 1_000
+    attempts_max: int = 2**31
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -206,6 +208,7 @@ class Call:
     """One request until it is answered, refused, or its deadline has come."""
 
     __slots__ = (
+        "_attempts",
         "_backoff",
         "_body",
         "_deadline_ms",
@@ -234,6 +237,7 @@ class Call:
         self._policy = policy
         self._backoff = backoff
         self._deadline_ms = deadline_ms
+        self._attempts = 0
         self._endpoint = ""
         self._tried: set[str] = set()
         self._error: CoterieError | None = None
@@ -308,6 +312,7 @@ class Call:
             late = Definite("the deadline came before the request was sent", code="deadline")
             return Failed(self._final(self._error or late))
         self._endpoint = self._endpoints.current
+        self._attempts += 1
         self._sent_ms = now_ms
         if self._first_sent_ms is None:
             self._first_sent_ms = now_ms
@@ -335,6 +340,8 @@ class Call:
             self._is_open = True
             if not self._request.may_repeat:
                 return Failed(error)
+        if self._attempts >= self._policy.attempts_max:
+            return Failed(self._final(error))
         # A node without a leader may be cut off from those that have one: ask them all, then wait.
         if len(self._tried) < len(self._endpoints) and self._endpoints.current not in self._tried:
             return self._send(now_ms)

@@ -219,7 +219,7 @@ class SmallServer:
         return _response(200, self.cluster)
 
     async def _transfer(self, request: web.Request) -> web.Response:
-        return _response(200, {"leader": (await request.json()).get("to", "n2")})
+        return _response(200, {"leader": (await request.json()).get("to", "n2"), "term": 7})
 
 
 def problem(status: int, code: str, *, definite: bool = True, **reason: object) -> web.Response:

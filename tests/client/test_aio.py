@@ -188,3 +188,10 @@ async def test_an_answer_of_another_shape_is_indefinite() -> None:
             await client.cluster()
         server.cluster |= {"term": 1, "commit": 2, "applied": 2, "nodes": [{"id": "n1", "x": 1}]}
         assert (await client.cluster()).nodes[0].id == "n1"
+
+
+async def test_leadership_is_handed_over() -> None:
+    """The answer says who leads now."""
+    async with SmallServer() as server, Client(server.endpoint) as client:
+        assert (await client.transfer("n3")).leader == "n3"
+        assert (await client.transfer()).leader == "n2"

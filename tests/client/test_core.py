@@ -200,6 +200,14 @@ class TestRepeating:
         assert isinstance(call.resumed(15), Send)
         assert error_in(call.broke("unsent", "refused", 16)).code == "unreachable"
 
+    def test_no_more_attempts_are_made_than_allowed(self) -> None:
+        """Though other nodes and time are left."""
+        endpoints = Endpoints(parse_endpoints("a:1,b:1,c:1"))
+        call = Call(READ, endpoints, Policy(attempts_max=2), Steady(), 10_000)
+        call.begin(0)
+        assert isinstance(call.broke("unsent", "refused", 1), Send)
+        assert isinstance(call.broke("unsent", "refused", 2), Failed)
+
     def test_a_pause_that_overslept_ends_in_the_last_error(self) -> None:
         """Nothing is sent after the deadline."""
         call, _ = begun(urls="a:1", deadline_ms=20)
