@@ -125,7 +125,7 @@ class Tour:
             leader = (await client.transfer("n1")).leader
         if leader is None or leader == name:
             raise DemoFailed(f"{name} did not hand leadership over")
-        self._tell(f"{leader} leads now; nobody noticed.")
+        self._tell(f"{leader} leads now.")
         return leader
 
     async def _open(self, clerk: Client) -> OpenedSession:

@@ -6,6 +6,7 @@ RULE: shows a `LocalCluster` and ends it; restarts nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shlex
 import signal
@@ -106,7 +107,7 @@ class Screen:
             return
         shown = line if self._is_verbose else worth_showing(line, is_stopping=self.is_stopping)
         if shown is not None:
-            click.echo(f"{name} | {shown}")
+            _tell(f"{name} | {shown}")
 
     def end(self, name: str, returncode: int) -> None:
         """Tell that a node ended, and how to bring it back."""
@@ -115,7 +116,7 @@ class Screen:
         from cluster.cli import processes
 
         again = shlex.join(self.cluster.command_of(name))
-        click.echo(f"{name} {processes.ending_of(returncode)}; start it again with: {again}")
+        _tell(f"{name} {processes.ending_of(returncode)}; start it again with: {again}")
 
     def tell_kept_back(self) -> None:
         """Show what the nodes wrote during a start that failed."""
@@ -165,7 +166,7 @@ async def _show(cluster: LocalCluster, screen: Screen) -> int:
         say(f"coterie dev: {error or f'no leader within {READY_WITHIN_S:.0f} s'}")
         return 1
     screen.is_ready = True
-    click.echo(welcome(cluster, state))
+    _tell(welcome(cluster, state))
     led = (state.leader, state.term)
     while cluster.running:
         await asyncio.sleep(FOLLOW_EVERY_S)
@@ -173,6 +174,12 @@ async def _show(cluster: LocalCluster, screen: Screen) -> int:
         led = _tell_leader(led, [state for state in found if state is not None])
     say("coterie dev: no node is left")
     return 1
+
+
+def _tell(text: str) -> None:
+    """Show it, if anybody still reads: the nodes go on without."""
+    with contextlib.suppress(BrokenPipeError):
+        click.echo(text)
 
 
 def _tell_leader(
@@ -184,9 +191,9 @@ def _tell_leader(
     newest = max(states, key=lambda state: (state.term, state.leader is not None))
     now = (newest.leader, newest.term)
     if now[0] is None and before[0] is not None:
-        click.echo("nobody leads: nothing is granted until most nodes see one another again")
+        _tell("nobody leads: nothing is granted until most nodes see one another again")
     elif now[0] is not None and now != before:
-        click.echo(f"{now[0]} leads, term {now[1]}")
+        _tell(f"{now[0]} leads, term {now[1]}")
     return now
 
 

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import cluster
 from cluster.cli import processes
 from cluster.client.aio import Client, ClusterState
 from cluster.client.core import Policy
@@ -116,7 +117,12 @@ class LocalCluster:
 
     def command_of(self, name: str) -> tuple[str, ...]:
         """How to start one node by hand."""
-        return ("coterie", "serve", "--config", str(self._settings_file(name)))
+        itself = Path(sys.argv[0])
+        # As we were called ourselves: the script need not be on the PATH.
+        called = (
+            (str(itself),) if itself.name == "coterie" else (sys.executable, "-m", "cluster.cli")
+        )
+        return (*called, "serve", "--config", str(self._settings_file(name)))
 
     def prepare(self, *, log_level: str = "info") -> None:
         """Make the folder ready, and see that all ports are free.
@@ -138,12 +144,14 @@ class LocalCluster:
         for name in names or tuple(self.members):
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                # Not from the working folder, which may hold another "cluster".
+                "-P",
                 "-m",
                 "cluster.cli",
                 "serve",
                 "--config",
                 str(self._settings_file(name)),
-                env={key: value for key, value in os.environ.items() if key[:8] != "COTERIE_"},
+                env=_node_environ(),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
@@ -282,6 +290,15 @@ class LocalCluster:
                 f"{self.folder} holds a cluster of {len(known)} nodes, not of "
                 f"{len(self.members)}: use --nodes {len(known)}, or another folder by --data"
             )
+
+
+def _node_environ() -> dict[str, str]:
+    """Our environment without settings, which would override a node's file, and with the place
+    that we were imported from.
+    """
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("COTERIE_")}
+    places = [str(Path(cluster.__file__).parents[1]), *filter(None, [kept.get("PYTHONPATH")])]
+    return kept | {"PYTHONPATH": os.pathsep.join(places)}
 
 
 def _check_free(address: Address) -> None:

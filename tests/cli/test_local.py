@@ -26,12 +26,15 @@ def prepared(folder: Path, count: int = 3) -> LocalCluster:
 class TestFolder:
     """What stands in it."""
 
-    def test_each_node_gets_settings_that_load(self, tmp_path: Path) -> None:
+    def test_each_node_gets_settings_that_load(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Its own data, all peers, one secret for all."""
         cluster = prepared(tmp_path / "new" / "folder")
+        monkeypatch.setattr("sys.argv", ["/opt/bin/coterie", "dev"])
         command = cluster.command_of("n2")
         found = load({}, {}, file=Path(command[-1]))
-        assert command[:3] == ("coterie", "serve", "--config")
+        assert command[:3] == ("/opt/bin/coterie", "serve", "--config")
         assert (found.node, found.data) == ("n2", cluster.folder / "n2")
         assert found.peers == {name: cluster.members[name].listen for name in ("n1", "n3")}
         assert (found.http, found.warnings) == (cluster.members["n2"].http, ())

@@ -20,16 +20,15 @@ import pytest
 
 from cluster.cli.local import HOST, LocalCluster, planned_anywhere
 from cluster.client.aio import Client
-from tests.cli.running import COMMAND, ROOT, clean_environ, coterie, finish
+from tests.cli.running import COMMAND, clean_environ, coterie, finish
 
 READY_WITHIN_S = 60.0
 DEADLINE_S = 30.0
 
 
 @pytest.fixture
-async def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LocalCluster]:
+async def cluster(tmp_path: Path) -> AsyncIterator[LocalCluster]:
     """Three nodes that serve; what they wrote is shown when the test fails."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     running = LocalCluster(
         tmp_path / "cluster",
         planned_anywhere(3),
@@ -146,7 +145,9 @@ class TestDev:
                 await lines_until(process, "leads, term")
                 session = await client.open_session(ttl_ms=60_000)
 
-                found = re.fullmatch(rf"{leader} was .*; start it again with: coterie (.*)", told)
+                found = re.fullmatch(
+                    rf"{leader} was .*; start it again with: .* -m cluster.cli (.*)", told
+                )
                 assert found is not None
                 async with coterie(*shlex.split(found[1])):
                     back = endpoints[int(str(leader)[1:]) - 1]
