@@ -1,0 +1,106 @@
+"""Health for probes, metrics for Prometheus, and the document that describes all of it.
+
+RULE: cheap and local: a probe never touches the log, and a page of metrics is made at most once a
+second whoever asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from cluster.gateway import openapi
+from cluster.gateway.face import NodeFace
+from cluster.gateway.replies import Answer, Problem
+from cluster.gateway.requests import Ask
+from cluster.gateway.routes import Lane, Local, Route
+from cluster.telemetry.metrics import Metrics
+
+
+class Live(msgspec.Struct, frozen=True):
+    """The event loop turns."""
+
+    live: bool = True
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """The node serves."""
+
+    ready: bool = True
+
+
+async def live(_node: NodeFace, _ask: Ask) -> Answer:
+    """Answer as long as the loop runs; whether the node can serve is another question."""
+    return _LIVE
+
+
+async def ready(node: NodeFace, _ask: Ask) -> Answer:
+    """Tell whether this node can serve now, and why not."""
+    status = node.status()
+    if status.ready:
+        return _READY
+    raise Problem("not_ready", status.why_not_ready or "the node is not ready yet")
+
+
+def routes(
+    metrics: Metrics, clock: Callable[[], float], others: Iterable[Route], version: str
+) -> tuple[Route, ...]:
+    """Make the rows of this file, which need what the server knows.
+
+    Args:
+        metrics: what `/metrics` shows.
+        clock: seconds, any start; decides when a page of metrics is too old.
+        others: every other route, for the document.
+        version: of the product.
+    """
+
+    async def show_metrics(_node: NodeFace, _ask: Ask) -> Answer:
+        return Answer(200, raw=(metrics.page(clock()), metrics.CONTENT_TYPE))
+
+    async def show_openapi(_node: NodeFace, _ask: Ask) -> Answer:
+        return Answer(200, raw=(document, "application/json"))
+
+    rows: tuple[Route, ...] = (
+        Local(
+            method="GET",
+            path="/livez",
+            summary="Answer as long as the process runs.",
+            tag="health",
+            answer=Live,
+            lane=Lane.FREE,
+            act=live,
+        ),
+        Local(
+            method="GET",
+            path="/readyz",
+            summary="Tell whether this node can serve now.",
+            tag="health",
+            answer=Ready,
+            codes=("not_ready",),
+            lane=Lane.FREE,
+            act=ready,
+        ),
+        Local(
+            method="GET",
+            path="/metrics",
+            summary="Figures for Prometheus, in base units.",
+            tag="health",
+            lane=Lane.FREE,
+            act=show_metrics,
+        ),
+        Local(
+            method="GET",
+            path="/openapi.json",
+            summary="This API as an OpenAPI 3.1 document.",
+            tag="health",
+            lane=Lane.FREE,
+            act=show_openapi,
+        ),
+    )
+    document = openapi.document((*others, *rows), version)
+    return rows
+
+
+_LIVE = Answer(200, Live())
+_READY = Answer(200, Ready())

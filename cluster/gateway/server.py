@@ -1,0 +1,231 @@
+"""The HTTP server of one node: the table of routes, listening, draining, stopping.
+
+RULE: construction and lifetime only. What a request does is in `endpoint.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp.http_parser
+import structlog
+from aiohttp import web
+
+from cluster import __version__
+from cluster.gateway import cluster, figures, health, locks, sessions
+from cluster.gateway.admission import Admission
+from cluster.gateway.connections import Connection, Connections, Refusing
+from cluster.gateway.endpoint import ANYWHERE, Context, Elsewhere, Endpoint
+from cluster.gateway.face import NodeFace
+from cluster.gateway.routes import BODY_BYTES_LIMIT, Route, matching
+from cluster.telemetry.logs import Sampler
+from cluster.telemetry.metrics import Metrics
+
+NATIVE_ROUTES: tuple[Route, ...] = (*sessions.ROUTES, *locks.ROUTES, *cluster.ROUTES)
+
+_FILES_KEPT_BACK = 256
+"""Descriptors left for the journal, peers and all else, out of the process's limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings:
+    """Limits of the server. More than `*_max` is answered 503, which is definite.
+
+    Attributes:
+        requests_max: ordinary requests in progress.
+        keepalives_max: keepalives in progress, beside the others.
+        waits_max: requests standing in a queue of the cluster.
+        connections_max: open connections; less where the process may not open as many files.
+        request_timeout_ms: until a command must be applied; its own wait comes on top.
+        head_timeout_ms: for the first head of a connection.
+        body_timeout_ms: for the body after its head.
+        idle_timeout_ms: between two requests; longer than what usual balancers keep (60 s).
+        linger_ms: how long the rest of a refused body is read, so that the refusal arrives.
+        slow_ms: slower answers are logged.
+    """
+
+    requests_max: int = 4_096
+    keepalives_max: int = 8_192
+    waits_max: int = 16_384
+    connections_max: int = 16_384
+    request_timeout_ms: int = 10_000
+    head_timeout_ms: int = 10_000
+    body_timeout_ms: int = 10_000
+    idle_timeout_ms: int = 75_000
+    linger_ms: int = 2_000
+    slow_ms: int = 1_000
+
+
+class Gateway:
+    """The server. `start` after the node, `drain` and `stop` before it."""
+
+    def __init__(
+        self,
+        node: NodeFace,
+        settings: GatewaySettings | None = None,
+        *,
+        metrics: Metrics | None = None,
+        clock: Callable[[], float] | None = None,
+        routes: Iterable[Route] = NATIVE_ROUTES,
+    ):
+        """Make a server that does not listen yet.
+
+        Args:
+            metrics: where requests are counted; a fresh one by default.
+            clock: seconds, never falling; the running loop's by default.
+            routes: the table, beside the health pages that every server has.
+        """
+        self._node = node
+        self._settings = settings or GatewaySettings()
+        self._metrics = metrics or Metrics()
+        self._clock = clock
+        self._routes = tuple(routes)
+        self._context: Context | None = None
+        self._runner: web.AppRunner | None = None
+        self._listening: list[asyncio.Server] = []
+
+    @property
+    def metrics(self) -> Metrics:
+        """Where everybody's figures are shown; `watch` adds more."""
+        return self._metrics
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Host and port of every socket we listen on; ephemeral ports are known after `start`."""
+        return [sock.getsockname()[:2] for server in self._listening for sock in server.sockets]
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return 0 if self._context is None else len(self._context.connections)
+
+    @property
+    def in_progress(self) -> int:
+        """Requests that wait for the node, whatever for."""
+        return 0 if self._context is None else sum(self._context.admission.inside.values())
+
+    async def start(
+        self,
+        host: str | None = None,
+        port: int = 0,
+        *,
+        sock: socket.socket | None = None,
+        backlog: int = 1024,
+    ) -> None:
+        """Listen, on a host and port or on a bound socket.
+
+        Raises:
+            OSError: the address is taken or not ours.
+        """
+        loop = asyncio.get_running_loop()
+        settings = self._settings
+        _warn_if_slow()
+        connections = Connections(
+            limit=_connections_max(settings.connections_max),
+            head_timeout_s=settings.head_timeout_ms / 1000,
+            clock=self._clock or loop.time,
+        )
+        self._context = context = Context(
+            node=self._node,
+            loop=loop,
+            clock=self._clock or loop.time,
+            connections=connections,
+            admission=Admission(
+                requests_max=settings.requests_max,
+                keepalives_max=settings.keepalives_max,
+                waits_max=settings.waits_max,
+            ),
+            metrics=self._metrics,
+            sampler=Sampler(),
+            request_timeout_ms=settings.request_timeout_ms,
+            body_timeout_s=settings.body_timeout_ms / 1000,
+            slow_s=settings.slow_ms / 1000,
+        )
+        self._metrics.watch(lambda: figures.of_node(self._node))
+        self._metrics.watch(lambda: figures.of_gateway(connections, context.admission))
+        self._runner = web.AppRunner(
+            self._application(context), handler_cancellation=True, access_log=None
+        )
+        await self._runner.setup()
+        server = self._runner.server
+        assert server is not None
+        options: dict[str, Any] = {
+            "keepalive_timeout": settings.idle_timeout_ms / 1000,
+            "access_log": None,
+            # A body that blows up when it is unpacked is refused, not unpacked.
+            "auto_decompress": False,
+            "lingering_time": settings.linger_ms / 1000,
+        }
+
+        def accept() -> asyncio.Protocol:
+            if connections.make_room():
+                return Connection(server, connections, loop, **options)
+            return Refusing()
+
+        if sock is not None:
+            listener = await loop.create_server(accept, sock=sock, backlog=backlog)
+        else:
+            listener = await loop.create_server(accept, host, port, backlog=backlog)
+        self._listening.append(listener)
+
+    def drain(self) -> None:
+        """Take no new connections; answers to the old ones close them."""
+        for listener in self._listening:
+            listener.close()
+        if self._context is not None:
+            self._context.is_draining = True
+
+    async def stop(self, grace_s: float = 5.0) -> None:
+        """Stop: give what is in progress `grace_s` to end, then close everything."""
+        self.drain()
+        if self._runner is not None and self._runner.server is not None:
+            self._runner.server.pre_shutdown()
+            await self._runner.server.shutdown(grace_s)
+            await self._runner.cleanup()
+            self._runner = None
+        self._listening.clear()
+
+    def _application(self, context: Context) -> web.Application:
+        # The endpoints bound their bodies themselves; this is the last resort.
+        app = web.Application(client_max_size=BODY_BYTES_LIMIT)
+        routes = (
+            *self._routes,
+            *health.routes(self._metrics, context.clock, self._routes, __version__),
+        )
+        for route in routes:
+            endpoint = Endpoint(route, context)
+            methods = ("GET", "HEAD") if route.method == "GET" else (route.method,)
+            for method in methods:
+                app.router.add_route(
+                    method,
+                    matching(route.path),
+                    endpoint.handle,
+                    expect_handler=endpoint.expect,
+                )
+        app.router.add_route("*", ANYWHERE, Elsewhere(context, app).handle)
+        return app
+
+
+def _connections_max(wanted: int) -> int:
+    """Bound the connections by the files we may open: over that, accepting fails for all."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    allowed = max(soft - _FILES_KEPT_BACK, soft // 2)
+    if allowed < wanted:
+        _log.warning("fewer connections than configured", wanted=wanted, allowed=allowed)
+    return min(wanted, allowed)
+
+
+def _warn_if_slow() -> None:
+    if aiohttp.http_parser.HttpRequestParser is aiohttp.http_parser.HttpRequestParserPy:
+        _log.warning("aiohttp runs without its C parser: four times slower", python=sys.version)
+
+
+_log = structlog.get_logger("cluster.gateway")

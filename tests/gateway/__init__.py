@@ -1,0 +1,1 @@
+"""Tests of the gateway: a real HTTP server before the real machine."""

@@ -1,0 +1,117 @@
+"""Probes, metrics and the document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.gateway.conftest import Api, MakeApi
+
+
+async def test_a_live_node_says_so_even_without_a_leader(api: Api) -> None:
+    """Restarting a node that waits for a leader helps nobody."""
+    api.node.leader = None
+    got = await api.get("/livez")
+    assert (got.status, got.body) == (200, {"live": True})
+    assert (await api.call("HEAD", "/livez")).status == 200
+
+
+async def test_readiness_has_a_reason(api: Api) -> None:
+    """200 while the node serves, else 503 and why not."""
+    assert (await api.get("/readyz")).body == {"ready": True}
+    api.node.leader = None
+    got = await api.get("/readyz")
+    assert (got.status, got.code) == (503, "not_ready")
+    assert got.body["detail"] == "no leader is known"
+    assert got.headers["Retry-After"] == "1"
+
+
+async def test_metrics_count_requests_by_route_and_status(make_api: MakeApi) -> None:
+    """The route is the row of the table, never the path: names do not make series."""
+    now = [0.0]
+    api = await make_api(clock=lambda: now[0])
+    session = await api.open()
+    await api.acquire("orders", session)
+    await api.acquire("orders", "nobody")
+    await api.get("/nowhere")
+    page = (await api.get("/metrics")).body
+    route = 'method="POST",route="/v1/locks/{name}/acquire"'
+    assert f'coterie_http_requests_total{{{route},status="200"}} 1.0' in page
+    assert f'coterie_http_requests_total{{{route},status="404"}} 1.0' in page
+    assert f"coterie_http_request_seconds_count{{{route}}} 2.0" in page
+    assert 'coterie_http_requests_total{method="*",route="elsewhere",status="404"} 1.0' in page
+    assert "coterie_machine_sessions 1.0" in page
+    assert "coterie_raft_is_leader 1.0" in page
+    assert "coterie_http_connections 1.0" in page
+    assert "orders" not in page
+
+
+async def test_a_page_of_metrics_is_made_once_a_second(make_api: MakeApi) -> None:
+    """Scraping in a loop costs a copy, not a page."""
+    now = [0.0]
+    api = await make_api(clock=lambda: now[0])
+    first = (await api.get("/metrics")).body
+    await api.open()
+    assert (await api.get("/metrics")).body == first
+    now[0] = 1.0
+    assert "coterie_machine_sessions 1.0" in (await api.get("/metrics")).body
+
+
+async def test_the_document_describes_every_route(api: Api) -> None:
+    """OpenAPI 3.1, from the table that registers the routes; every reference leads somewhere."""
+    got = await api.get("/openapi.json")
+    assert got.headers["Content-Type"] == "application/json"
+    document = got.body
+    assert document["openapi"] == "3.1.0"
+    assert set(document["paths"]) == {
+        "/v1/sessions",
+        "/v1/sessions/keepalive",
+        "/v1/sessions/{session}",
+        "/v1/sessions/{session}/keepalive",
+        "/v1/locks",
+        "/v1/locks/{name}",
+        "/v1/locks/{name}/acquire",
+        "/v1/locks/{name}/release",
+        "/v1/locks/{name}/check",
+        "/v1/cluster",
+        "/v1/cluster/transfer",
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/openapi.json",
+    }
+    schemas = document["components"]["schemas"]
+    for reference in references(document):
+        assert reference.removeprefix("#/components/schemas/") in schemas
+    acquire = document["paths"]["/v1/locks/{name}/acquire"]["post"]
+    assert set(acquire["responses"]) >= {"200", "400", "404", "409", "410", "413", "422", "503"}
+    assert [parameter["name"] for parameter in acquire["parameters"]] == [
+        "name",
+        "wait",
+        "Idempotency-Key",
+    ]
+    body = schemas["Acquire"]
+    assert (body["required"], body["additionalProperties"]) == (["session"], False)
+    operations = [
+        row["operationId"] for path in document["paths"].values() for row in path.values()
+    ]
+    assert len(operations) == len(set(operations))
+
+
+def references(value: Any) -> list[str]:
+    """Collect every $ref."""
+    if isinstance(value, dict):
+        own = [value["$ref"]] if "$ref" in value else []
+        return own + [one for item in value.values() for one in references(item)]
+    if isinstance(value, list):
+        return [one for item in value for one in references(item)]
+    return []
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/openapi.json", "/v1/cluster"])
+async def test_every_answer_carries_the_log_position(api: Api, path: str) -> None:
+    """Also those that are not about the log."""
+    assert (await api.get(path)).headers["Coterie-Index"] == "0"
+    await api.open()
+    assert (await api.get(path)).headers["Coterie-Index"] == "1"
