@@ -285,7 +285,7 @@ class TestLoss:
 
             server.gate = gate
             async with (
-                coterie(*arguments(server, script, ttl="3s")) as process,
+                coterie(*arguments(server, script, ttl="4s")) as process,
                 reading(pipe) as written,
             ):
                 assert await written.readline() == b"ready\n"
@@ -295,7 +295,7 @@ class TestLoss:
                 assert await written.readline() == b"told\n"
                 assert await written.read() == b""
                 # The one thing about time that is promised, with a tenth of the TTL to spare.
-                assert loop.time() < renewed_at + 3.0
+                assert loop.time() < renewed_at + 4.0
                 code, _, err = await rest_of(process)
         assert code == 76
         assert "the command is told to end" in err
