@@ -25,7 +25,8 @@ from cluster.node.config import Config
 from cluster.node.driver import Driver
 from cluster.node.node import NodeSettings
 from cluster.replication.disk import DiskLocked, OsDisk
-from cluster.replication.engine import EngineFault, EngineSettings, check_library
+from cluster.replication.engine import EngineSettings, check_library
+from cluster.replication.guard import EngineFault
 from cluster.replication.identity import Identity, IdentityMismatch
 from cluster.replication.journal import JournalCorrupt
 from cluster.replication.snapshots import ForkDumper, SnapshotCorrupt
