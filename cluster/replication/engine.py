@@ -577,6 +577,11 @@ class Engine(syncobj.SyncObj):
                     "what came before: the data folder is incomplete; replace this node"
                 )
             return
+        if snapshot.term > journal.getCurrentTerm():
+            raise EngineFault(
+                f"the newest snapshot ends in term {snapshot.term} but the stored term is "
+                f"{journal.getCurrentTerm()}: the data folder is damaged; replace this node"
+            )
         if len(journal):
             first = journal[0][1]
             if first > snapshot.index:
@@ -901,11 +906,11 @@ class Engine(syncobj.SyncObj):
         if self._deposed_at is None or now < self._deposed_at + self.settings.election_max:
             return
         self._deposed_at = None
-        self._fail_waiting(self.last_index)
+        self._fail_waiting()
 
-    def _fail_waiting(self, up_to: int) -> None:
+    def _fail_waiting(self) -> None:
         waiting = self._SyncObj__commandsWaitingCommit
-        for index in [i for i in waiting if i <= up_to]:
+        for index in list(waiting):
             for _, callback in waiting.pop(index):
                 callback(None, FAIL_REASON.UNKNOWN_OUTCOME)
 
@@ -1120,6 +1125,10 @@ class Engine(syncobj.SyncObj):
                 return
             # n8: our own dump would trim the log to a place that is gone.
             self._serializer.cancel()
+            if self.journal.hard_state_changed:
+                # The file must not have its name before the journal has its term: a power loss in
+                # between would leave a snapshot that the journal cannot go on from.
+                self.journal.sync()
             received = receiving.finish()
         except (SnapshotCorrupt, SnapshotRefused):
             # Ours is still in place. Ask for this one again from the start.
@@ -1132,7 +1141,8 @@ class Engine(syncobj.SyncObj):
 
     def _install(self, received: SnapshotId) -> None:
         self.application.load(received.index, self.snapshots.chunks(received))
-        self._fail_waiting(received.index)
+        # Also what lay behind the snapshot: our log is gone, it may be in others (h2).
+        self._fail_waiting()
         self._restart_journal(received)
         self._SyncObj__raftLastApplied = received.index
         self._SyncObj__raftCommitIndex = max(self.commit_index, received.index)
