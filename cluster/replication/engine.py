@@ -85,6 +85,7 @@ PRIVATE_METHODS = (
     "forceLogCompaction",
 )
 PRIVATE_ATTRIBUTES = (
+    "_SyncObj__transport",
     "_SyncObj__raftState",
     "_SyncObj__raftCurrentTerm",
     "_SyncObj__votedForNodeId",
@@ -97,7 +98,6 @@ PRIVATE_ATTRIBUTES = (
     "_SyncObj__raftNextIndex",
     "_SyncObj__raftMatchIndex",
     "_SyncObj__lastResponseTime",
-    "_SyncObj__otherNodes",
     "_SyncObj__connectedNodes",
     "_SyncObj__commandsWaitingCommit",
     "_SyncObj__noopIDx",
