@@ -125,8 +125,9 @@ class Group(msgspec.Struct, frozen=True):
 
     Attributes:
         origin: whose requests these are.
-        ack: every request of this origin with a smaller number is settled at the origin; its
-            answer need not be remembered any more, and a late repeat of it is void.
+        ack: every request of this origin with a smaller number is settled at the origin, or the
+            origin knows that it is parked. Answers below need not be remembered any more, and a
+            late repeat of a settled one is void; a parked one goes on waiting, and is told once.
         requests: in order of their numbers.
     """
 

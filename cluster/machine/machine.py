@@ -24,6 +24,7 @@ from cluster.machine.commands import (
     KeepAlive,
     KeepAliveMany,
     OpenSession,
+    Origin,
     ReleaseLock,
     Request,
     RequestId,
@@ -145,6 +146,13 @@ class Machine:
         known = self.requests.answer(request)
         return self._queued(known) if isinstance(known, Parked) else known
 
+    def waits_of(self, origin: Origin) -> list[int]:
+        """Numbers of an origin's requests that stand in a queue, rising.
+
+        A node that finds one it does not wait for (any more) should say so by an Abandon.
+        """
+        return self.requests.waits_of(origin)
+
     @property
     def digest(self) -> str:
         """Running digest over all entries so far, 16 hex digits. Equal machines, equal digests."""
@@ -197,10 +205,10 @@ class Machine:
                 self._settle()
 
     def _answer(self, memory: Answers, request_id: RequestId, request: Request) -> Outcome:
-        if request.seq < memory.ack:
-            return _VOID
         known = memory.by_seq.get(request.seq)
         if known is None:
+            if request.seq < memory.ack:
+                return _VOID
             known = self._first_answer(request_id, request)
             memory.by_seq[request.seq] = known
         return self._queued(known) if isinstance(known, Parked) else known
@@ -306,7 +314,7 @@ class Machine:
         abandoned = request_id._replace(seq=command.seq)
         known = memory.by_seq.get(command.seq)
         if isinstance(known, Parked):
-            memory.by_seq[command.seq] = _WITHDRAWN
+            self.requests.store(abandoned, _WITHDRAWN)
             self._answers.append(Answer(abandoned, _WITHDRAWN))
             self._withdraw(abandoned, known)
         elif known is None and memory.ack <= command.seq < request_id.seq:

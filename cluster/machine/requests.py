@@ -4,19 +4,20 @@ RULE: stores answers, makes none. Two memories: by origin and number, for repeat
 the leader changed; by Idempotency-Key, for repeats a client sends to whichever node.
 
 An origin's memory is bounded by what the origin has pending: `ack` says which answers will never
-be asked for again. A key is remembered for a day of cluster time, or until too many others came.
+be asked for again. It passes over requests that the origin knows to be parked, so that one long
+wait does not keep every later answer alive; such a wait goes on, and its answer is told once and
+not stored. A key is remembered for a day of cluster time, or until too many others came.
 Source: Ongaro's thesis 6.3 (linearizable semantics); Lee et al., RIFL (2015).
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
 from operator import itemgetter
 from typing import NamedTuple
 
 from cluster.machine import limits
-from cluster.machine.commands import Group, RequestId
+from cluster.machine.commands import Group, Origin, RequestId
 from cluster.machine.outcome import Outcome
 from cluster.machine.parked import Parked
 
@@ -26,7 +27,7 @@ class Answers:
 
     Attributes:
         boot: which life.
-        ack: numbers below it are settled at the origin and forgotten here.
+        ack: numbers below it are settled at the origin and forgotten here, or they wait.
     """
 
     __slots__ = ("ack", "boot", "by_seq")
@@ -61,8 +62,9 @@ class Requests:
         """Find the memory of a group's origin and bring it up to date.
 
         Returns:
-            The memory, or None when the group is of a former life; and the parked requests whose
-            origin does not wait for them any more: the caller takes them out of their queues.
+            The memory, or None when the group is of a former life; and the waits of the life
+            before, when this is the first group of a new one: nobody can be told any more, so the
+            caller takes them out of their queues.
         """
         (node, boot), ack = group.origin, group.ack
         answers = self.origins.get(node)
@@ -70,11 +72,11 @@ class Requests:
             self.origins[node] = Answers(boot, ack)
             if answers is None:
                 return self.origins[node], []
-            return self.origins[node], _parked(node, answers.boot, answers.by_seq.items())
+            return self.origins[node], _waits(node, answers)
         if answers.boot > boot:
             return None, []
         if answers.ack < ack:
-            return answers, self._acknowledge(node, answers, ack)
+            _acknowledge(answers, ack)
         return answers, []
 
     def answer(self, request: RequestId) -> Outcome | Parked | None:
@@ -85,10 +87,21 @@ class Requests:
         return answers.by_seq.get(request.seq)
 
     def store(self, request: RequestId, outcome: Outcome) -> None:
-        """Replace the wait of a request by its answer."""
+        """Replace the wait of a request by its answer, or forget it if it was passed over."""
         answers = self.origins.get(request.node)
-        if answers is not None and answers.boot == request.boot and request.seq in answers.by_seq:
+        if answers is None or answers.boot != request.boot or request.seq not in answers.by_seq:
+            return
+        if request.seq < answers.ack:
+            del answers.by_seq[request.seq]
+        else:
             answers.by_seq[request.seq] = outcome
+
+    def waits_of(self, origin: Origin) -> list[int]:
+        """Numbers of an origin's requests that wait, rising."""
+        answers = self.origins.get(origin.node)
+        if answers is None or answers.boot != origin.boot:
+            return []
+        return [request.seq for request, _ in _waits(origin.node, answers)]
 
     def find_key(self, key: str) -> tuple[bytes | None, Outcome | Parked] | None:
         """Fingerprint and answer (or wait) of the first request that came with a key."""
@@ -128,22 +141,27 @@ class Requests:
                 return
             del keys[key]
 
-    def _acknowledge(self, node: str, answers: Answers, ack: int) -> list[tuple[RequestId, Parked]]:
-        """Forget the answers below ack. Costs what is forgotten, or less than what is kept."""
-        by_seq = answers.by_seq
-        if ack - answers.ack <= len(by_seq):
-            below = [seq for seq in range(answers.ack, ack) if seq in by_seq]
-        else:
-            below = [seq for seq in by_seq if seq < ack]
-        answers.ack = ack
-        forgotten = [(seq, by_seq.pop(seq)) for seq in below]
-        return _parked(node, answers.boot, forgotten)
+
+def _acknowledge(answers: Answers, ack: int) -> None:
+    """Forget the answers below ack, but not the waits.
+
+    Costs at most one step per number passed over, and at most one per answer kept: a far jump is
+    no work.
+    """
+    by_seq = answers.by_seq
+    if ack - answers.ack <= len(by_seq):
+        below = [seq for seq in range(answers.ack, ack) if seq in by_seq]
+    else:
+        below = [seq for seq in by_seq if seq < ack]
+    answers.ack = ack
+    for seq in below:
+        if not isinstance(by_seq[seq], Parked):
+            del by_seq[seq]
 
 
-def _parked(
-    node: str, boot: int, answers: Iterable[tuple[int, Outcome | Parked]]
-) -> list[tuple[RequestId, Parked]]:
+def _waits(node: str, answers: Answers) -> list[tuple[RequestId, Parked]]:
     """Those of a life's requests that wait, in order of their numbers."""
-    waiting = [(seq, answer) for seq, answer in answers if isinstance(answer, Parked)]
+    by_seq = answers.by_seq.items()
+    waiting = [(seq, answer) for seq, answer in by_seq if isinstance(answer, Parked)]
     waiting.sort(key=itemgetter(0))
-    return [(RequestId(node, boot, seq), parked) for seq, parked in waiting]
+    return [(RequestId(node, answers.boot, seq), parked) for seq, parked in waiting]

@@ -193,7 +193,11 @@ class Model:
         """Answer everybody who shares a wait."""
         self.waits.remove(wait)
         for request in wait.asked:
-            self.memories[request.node].said[request.seq] = outcome
+            memory = self.memories[request.node]
+            if request.seq < memory.ack:
+                del memory.said[request.seq]
+            else:
+                memory.said[request.seq] = outcome
             self.told.append(Answer(request, outcome))
         if wait.key is not None:
             self.remember_key(wait.key, wait.fingerprint, outcome)
@@ -243,13 +247,14 @@ class Model:
         if old is None or old.boot < boot:
             self.memories[node] = ModelMemory(boot, group.ack)
             if old is not None:
-                gone = self.waiting(node, old, set(old.said))
+                gone = self.waiting(node, old)
         elif old.boot == boot and group.ack > old.ack:
-            below = {seq for seq in old.said if seq < group.ack}
-            gone = self.waiting(node, old, below)
             old.ack = group.ack
-            for seq in below:
-                del old.said[seq]
+            old.said = {
+                seq: said
+                for seq, said in old.said.items()
+                if seq >= group.ack or isinstance(said, ModelWait)
+            }
         locks = []
         for request_id, wait in gone:
             wait.asked.remove(request_id)
@@ -260,7 +265,8 @@ class Model:
         memory = self.memories[node]
         for request in group.requests:
             request_id = RequestId(node, boot, request.seq)
-            if boot < memory.boot or request.seq < memory.ack:
+            is_settled = request.seq < memory.ack and request.seq not in memory.said
+            if boot < memory.boot or is_settled:
                 self.told.append(Answer(request_id, Void()))
                 continue
             freed: list[str] = []
@@ -273,14 +279,12 @@ class Model:
             self.told.append(Answer(request_id, said))
             self.hand_out(freed)
 
-    def waiting(
-        self, node: str, memory: ModelMemory, seqs: set[int]
-    ) -> list[tuple[RequestId, ModelWait]]:
+    def waiting(self, node: str, memory: ModelMemory) -> list[tuple[RequestId, ModelWait]]:
         """Those of a node's requests that wait."""
         return [
             (RequestId(node, memory.boot, seq), said)
             for seq, said in sorted(memory.said.items(), key=lambda item: item[0])
-            if seq in seqs and isinstance(said, ModelWait)
+            if isinstance(said, ModelWait)
         ]
 
     def first(
@@ -356,7 +360,10 @@ class Model:
         said = memory.said.get(seq)
         if isinstance(said, ModelWait):
             other = RequestId(request_id.node, request_id.boot, seq)
-            memory.said[seq] = Withdrawn()
+            if seq < memory.ack:
+                del memory.said[seq]
+            else:
+                memory.said[seq] = Withdrawn()
             self.told.append(Answer(other, Withdrawn()))
             said.asked.remove(other)
             if not said.asked:

@@ -97,15 +97,35 @@ class TestNumbers:
         drive.entry(0, Group(Origin("n1", 1), 2**60, ()))
         assert drive.machine.counts().answers == 0
 
-    def test_an_acknowledged_wait_is_left(self) -> None:
-        """An origin that settled a parked request itself does not wait for it."""
+    def test_an_acknowledgement_passes_over_waits(self) -> None:
+        """One long wait keeps no other answer alive; it goes on, and is told once."""
+        drive = Drive()
+        first, second = drive.open(1000, 1000)
+        drive.ask(AcquireLock(first, "door"))
+        acquire = AcquireLock(second, "door", wait_ms=500)
+        drive.ask(acquire)
+        assert drive.entry(0, Group(Origin("n1", 1), 9, ())) == []
+        assert drive.machine.counts().answers == 1
+        assert drive.repeat([4], acquire) == [Queued("door", 1)]
+        assert drive.machine.waits_of(Origin("n1", 1)) == [4]
+        assert drive.machine.waits_of(Origin("n1", 2)) == []
+        assert drive.machine.waits_of(Origin("n9", 1)) == []
+        drive.entry(0, Group(Origin("n1", 1), 9, (Request(9, ReleaseLock(first, "door", 3)),)))
+        assert drive.told[1] == ("n1", 4, Granted("door", second, 6, False))
+        assert drive.resolved(seq=4) is None
+        assert drive.repeat([4], acquire) == [Void()]
+        assert drive.machine.waits_of(Origin("n1", 1)) == []
+
+    def test_a_wait_that_was_passed_over_can_be_abandoned(self) -> None:
+        """A hang-up finds it, whatever has been acknowledged since."""
         drive = Drive()
         first, second = drive.open(1000, 1000)
         drive.ask(AcquireLock(first, "door"))
         drive.ask(AcquireLock(second, "door", wait_ms=500))
-        assert drive.entry(0, Group(Origin("n1", 1), 9, ())) == []
+        group = Group(Origin("n1", 1), 9, (Request(9, Abandon(4)),))
+        assert drive.entry(0, group) == [Withdrawn(), Abandoned()]
         assert drive.machine.counts().parked == 0
-        assert drive.machine.counts().waiters == 0
+        assert drive.resolved(seq=4) is None
 
     def test_a_former_life_is_void(self) -> None:
         """Requests of an earlier start of the node are not applied."""

@@ -40,11 +40,12 @@ class Asker:
         self.seq = 0
         self.ack = 1
         self.open: dict[int, Request] = {}
+        self.parked: set[int] = set()
 
     def restart(self) -> None:
         """Begin another life."""
         self.boot += 1
-        self.seq, self.ack, self.open = 0, 1, {}
+        self.seq, self.ack, self.open, self.parked = 0, 1, {}, set()
 
 
 class Walk:
@@ -85,8 +86,13 @@ class Walk:
             elif isinstance(outcome, Granted):
                 self.grants.append(outcome)
             asker = self.askers[answer.request.node]
-            if answer.request.boot == asker.boot and not isinstance(outcome, Queued):
+            if answer.request.boot != asker.boot:
+                continue
+            if isinstance(outcome, Queued):
+                asker.parked.add(answer.request.seq)
+            else:
                 asker.open.pop(answer.request.seq, None)
+                asker.parked.discard(answer.request.seq)
         self.sessions = self.sessions[-8:]
         self.grants = self.grants[-12:]
         self.keyed = self.keyed[-6:]
@@ -108,7 +114,8 @@ class Walk:
             else:
                 requests.append(self.request(asker))
         if rng.random() < 0.5:
-            asker.ack = max(asker.ack, min(asker.open, default=asker.seq + 1))
+            unknown = [seq for seq in asker.open if seq not in asker.parked]
+            asker.ack = max(asker.ack, min(unknown, default=asker.seq + 1))
         elif rng.random() < 0.02:
             asker.ack = max(asker.ack, asker.seq - 1)
         return Group(Origin(node, boot), asker.ack, tuple(requests))
