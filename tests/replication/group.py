@@ -7,12 +7,14 @@ checked: one leader per term, no hand-over flag of the library, no entry applied
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import json
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from pysyncobj import syncobj
 
@@ -20,7 +22,7 @@ from cluster.replication.engine import Engine, EngineSettings, Outcome, use_cloc
 from cluster.replication.journal import Journal
 from cluster.replication.snapshots import Dump, InlineDumper, SnapshotId, SnapshotStore
 from cluster.wire import frames
-from cluster.wire.frames import RaftMessage
+from cluster.wire.frames import Message, RaftMessage
 from tests.simulation.disk import SimDisk, Stopped
 
 STEP_S = 0.002
@@ -129,12 +131,13 @@ class Packet:
 
     source: str
     target: str
-    message: RaftMessage
+    message: Any
     frame: bytes
     due: int = 0
 
 
 Predicate = Callable[[Packet], bool]
+Kind = type[Message] | tuple[type[Message], ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -146,7 +149,7 @@ class Rule:
         limit: how many messages it catches, None for all.
     """
 
-    group: Group
+    network: Network
     matches: Predicate
     passes: bool
     limit: int | None = None
@@ -154,167 +157,97 @@ class Rule:
 
     def end(self) -> None:
         """Catch nothing more."""
-        if self in self.group.rules:
-            self.group.rules.remove(self)
+        if self in self.network.rules:
+            self.network.rules.remove(self)
 
     def release(self, *, backwards: bool = False) -> None:
         """Catch nothing more and send on what was held back."""
         self.end()
         caught, self.caught = self.caught, []
         for packet in reversed(caught) if backwards else caught:
-            self.group.send_again(packet)
+            self.network.send_again(packet)
 
 
-@dataclass(slots=True, eq=False)
-class Member:
-    """One machine of the group: its disk survives, its engine may not.
-
-    Attributes:
-        doings: what it did that somebody may rely on, in order: "sync", or a packet it sent.
-    """
-
-    name: str
-    disk: SimDisk
-    toy: Toy = field(default_factory=Toy)
-    engine: Engine | None = None
-    dumper: PatientDumper | None = None
-    doings: list[str | Packet] = field(default_factory=list)
-
-
-class Group:
-    """Engines a, b, c, ... over simulated disks.
+class Network(abc.ABC):
+    """Members a, b, c, ..., the messages between them, and the one clock.
 
     Args:
-        size: of the group.
-        seed: of disks, election timeouts and nonces.
+        size: how many members.
         latency_steps: how long a message takes.
-        started: start all members at once.
     """
 
-    def __init__(
-        self,
-        size: int = 3,
-        *,
-        seed: int = 0,
-        settings: EngineSettings | None = None,
-        latency_steps: int = 1,
-        segment_bytes: int = 16_384,
-        started: bool = True,
-    ) -> None:
-        self.settings = settings or EngineSettings()
+    def __init__(self, size: int, *, latency_steps: int = 1) -> None:
         self.names = tuple("abcdefg"[:size])
         self.steps = 0
         self.latency_steps = latency_steps
         self.rules: list[Rule] = []
         self.sent: list[Packet] = []
-        self.leaders: dict[int, str] = {}
-        self.members = {
-            name: Member(name, SimDisk(random.Random(f"{seed} disk {name}"))) for name in self.names
-        }
-        self._seed = seed
-        self._segment_bytes = segment_bytes
         self._flying: list[Packet] = []
         self._cuts: set[tuple[str, str]] = set()
-        for name in self.names if started else ():
-            self.start(name)
-
-    # ---- looking ----------------------------------------------------------------------------
-
-    def now(self) -> float:
-        """The one clock of the group, seconds."""
-        return START_S + self.steps * STEP_S
-
-    def engine(self, name: str) -> Engine:
-        """The engine of a member that runs."""
-        engine = self.members[name].engine
-        assert engine is not None, f"{name} does not run"
-        return engine
-
-    def toy(self, name: str) -> Toy:
-        """The state machine of a member."""
-        return self.members[name].toy
-
-    def disk(self, name: str) -> SimDisk:
-        """The disk of a member."""
-        return self.members[name].disk
 
     @property
+    @abc.abstractmethod
     def running(self) -> list[str]:
         """Names of the members that run."""
-        return [name for name in self.names if self.members[name].engine is not None]
 
-    @property
-    def leader(self) -> str | None:
-        """Who leads in the highest term anybody leads in."""
-        leading = [name for name in self.running if self.engine(name).is_leader]
-        return max(leading, key=lambda name: self.engine(name).term, default=None)
+    @abc.abstractmethod
+    def connected(self, source: str, target: str) -> None:
+        """The stream of a member to another is up, and it learns that."""
 
-    def is_level(self) -> bool:
-        """Somebody leads, and all that run hold and have applied the same entries."""
-        leader = self.leader
-        if leader is None:
-            return False
-        last = self.engine(leader).last_index
-        return all(
-            self.engine(name).last_index == self.engine(name).applied_index == last
-            for name in self.running
-        )
+    @abc.abstractmethod
+    def disconnected(self, source: str, target: str) -> None:
+        """The stream of a member to another is gone, and it learns that."""
 
-    def sent_by(
-        self, source: str, kind: type[RaftMessage] | tuple[type[RaftMessage], ...] = RaftMessage
-    ) -> list[Packet]:
-        """Messages of a kind that a member has sent so far, also those that went astray."""
-        return [p for p in self.sent if p.source == source and isinstance(p.message, kind)]
+    @abc.abstractmethod
+    def arrive(self, packet: Packet) -> None:
+        """Give a message to its target, which runs."""
 
-    # ---- life and death ---------------------------------------------------------------------
+    @abc.abstractmethod
+    def round(self, name: str) -> None:
+        """Let a member have a round."""
 
-    def start(self, name: str) -> Engine:
-        """Start a member on what its disk holds, and connect it both ways.
+    @abc.abstractmethod
+    def describe(self) -> str:
+        """Where everybody stands, for messages."""
+
+    # ---- time -------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """The clock, seconds."""
+        return START_S + self.steps * STEP_S
+
+    def step(self) -> None:
+        """Let a step of time pass: messages arrive, then everybody has a round.
 
         Raises:
-            EngineFault, JournalCorrupt, SnapshotCorrupt: its disk is refused.
+            anything that a round raises: that member's process would be over.
         """
-        member = self.members[name]
-        assert member.engine is None, f"{name} runs already"
-        member.toy, queue = Toy(), member.toy.queue
-        member.toy.queue = queue
-        member.disk.on_sync = lambda _: member.doings.append("sync")
-        store = SnapshotStore(member.disk)
-        dumper = PatientDumper(store)
-        engine = Engine(
-            node=name,
-            peers=[other for other in self.names if other != name],
-            journal=Journal.open(member.disk, segment_bytes=self._segment_bytes, reserve=False),
-            snapshots=store,
-            dumper=dumper,
-            application=member.toy,
-            rng=random.Random(f"{self._seed} {name} {member.disk.life}"),
-            settings=self.settings,
-        )
-        member.engine, member.dumper = engine, dumper
-        for other in self.running:
-            if other != name:
-                engine.connected(other)
-                self.engine(other).connected(name)
-        return engine
+        self.steps += 1
+        arriving = [packet for packet in self._flying if packet.due <= self.steps]
+        self._flying = [packet for packet in self._flying if packet.due > self.steps]
+        for packet in arriving:
+            if packet.target in self.running:
+                self.arrive(packet)
+        for name in self.running:
+            self.round(name)
 
-    def crash(self, name: str, *, power: bool = True) -> None:
-        """End a member's process; with power, its disk loses what was not synced."""
-        member = self.members[name]
-        member.engine = None
-        member.disk.crash(power=power)
-        member.disk.stop_at = None
-        for other in self.running:
-            self.engine(other).disconnected(name)
-        self._flying = [packet for packet in self._flying if packet.target != name]
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        for _ in range(round(seconds / STEP_S)):
+            self.step()
 
-    def restart(self, name: str, *, power: bool = True) -> Engine:
-        """Crash and start a member."""
-        if self.members[name].engine is not None:
-            self.crash(name, power=power)
-        return self.start(name)
+    def until(self, condition: Callable[[], object], *, within: float = 10.0) -> None:
+        """Let time pass until something holds.
 
-    # ---- the network ------------------------------------------------------------------------
+        Raises:
+            AssertionError: it does not hold after `within` seconds of this clock.
+        """
+        deadline = self.steps + round(within / STEP_S)
+        while not condition():
+            assert self.steps < deadline, f"not so after {within} s: {self.describe()}"
+            self.step()
+
+    # ---- messages ---------------------------------------------------------------------------
 
     def drop(self, matches: Predicate, *, limit: int | None = None) -> Rule:
         """Lose messages that match."""
@@ -336,8 +269,8 @@ class Group:
     def cut(self, source: str, target: str, *, noticed: bool = False) -> None:
         """Lose everything in one direction; noticed: the source learns that its stream is gone."""
         self._cuts.add((source, target))
-        if noticed and self.members[source].engine is not None:
-            self.engine(source).disconnected(target)
+        if noticed and source in self.running:
+            self.disconnected(source, target)
 
     def isolate(self, name: str, *, noticed: bool = False) -> None:
         """Lose everything from and to one member."""
@@ -353,9 +286,9 @@ class Group:
         for name in self.running:
             for other in self.running:
                 if other != name:
-                    self.engine(name).connected(other)
+                    self.connected(name, other)
 
-    def inject(self, source: str, target: str, message: RaftMessage) -> None:
+    def inject(self, source: str, target: str, message: Message) -> None:
         """Have a message of the test arrive with the next step."""
         frame = frames.encode(message)
         self._flying.append(Packet(source, target, message, frame, self.steps + 1))
@@ -365,77 +298,114 @@ class Group:
         copy = Packet(packet.source, packet.target, packet.message, packet.frame, self.steps + 1)
         self._flying.append(copy)
 
-    def _send(self, source: str, target: str, frame: bytes) -> None:
-        message = frames.decode(frame)
-        assert isinstance(message, RaftMessage)
-        packet = Packet(source, target, message, frame, self.steps + self.latency_steps)
+    def sent_by(self, source: str, kind: Kind = Message) -> list[Packet]:
+        """Messages of a kind that a member has sent so far, also those that went astray."""
+        return [p for p in self.sent if p.source == source and isinstance(p.message, kind)]
+
+    def send(self, source: str, target: str, frame: bytes) -> Packet:
+        """Take a frame of a member: rules and cuts decide what becomes of it."""
+        packet = Packet(
+            source, target, frames.decode(frame), frame, self.steps + self.latency_steps
+        )
         self.sent.append(packet)
-        self.members[source].doings.append(packet)
         for rule in self.rules:
             if (rule.limit is None or len(rule.caught) < rule.limit) and rule.matches(packet):
                 rule.caught.append(packet)
                 if not rule.passes:
-                    return
+                    return packet
                 break
         if (source, target) not in self._cuts:
             self._flying.append(packet)
+        return packet
 
-    # ---- time -------------------------------------------------------------------------------
+    def forget_messages_to(self, name: str) -> None:
+        """Its process has ended, and its connections with it."""
+        self._flying = [packet for packet in self._flying if packet.target != name]
 
-    def step(self) -> None:
-        """Let a step of time pass: messages arrive, then everybody has a round.
 
-        Raises:
-            anything that a round raises: that member's process would be over.
-        """
-        self.steps += 1
-        arriving = [packet for packet in self._flying if packet.due <= self.steps]
-        self._flying = [packet for packet in self._flying if packet.due > self.steps]
-        for packet in arriving:
-            engine = self.members[packet.target].engine
-            if engine is not None:
-                message = frames.decode(packet.frame)
-                assert isinstance(message, RaftMessage)
-                with self._dies_at_its_disk(packet.target):
-                    engine.receive(packet.source, message)
-        for name in self.running:
-            self._round(name)
+@dataclass(slots=True, eq=False)
+class Member:
+    """One machine of the group: its disk survives, its engine may not.
 
-    def _round(self, name: str) -> None:
-        engine = self.engine(name)
-        with self._dies_at_its_disk(name):
-            engine.tick()
-            engine.flush(lambda peer, frame: self._send(name, peer, frame))
-        assert engine._SyncObj__transferInProgress is False, f"{name}: the flag of o3 is set"
-        if engine.is_leader:
-            first = self.leaders.setdefault(engine.term, name)
-            assert first == name, f"{first} and {name} both lead in term {engine.term}"
+    Attributes:
+        doings: what it did that somebody may rely on, in order: "sync", or a packet it sent.
+    """
 
-    @contextlib.contextmanager
-    def _dies_at_its_disk(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except Stopped:
-            self.crash(name, power=True)
+    name: str
+    disk: SimDisk
+    toy: Toy = field(default_factory=Toy)
+    engine: Engine | None = None
+    dumper: PatientDumper | None = None
+    doings: list[str | Packet] = field(default_factory=list)
 
-    def run(self, seconds: float) -> None:
-        """Let time pass."""
-        for _ in range(round(seconds / STEP_S)):
-            self.step()
 
-    def until(self, condition: Callable[[], bool], *, within: float = 10.0) -> None:
-        """Let time pass until something holds.
+class Group(Network):
+    """Engines over simulated disks.
 
-        Raises:
-            AssertionError: it does not hold after `within` seconds of the group's clock.
-        """
-        deadline = self.steps + round(within / STEP_S)
-        while not condition():
-            assert self.steps < deadline, f"not so after {within} s: {self.describe()}"
-            self.step()
+    Args:
+        seed: of disks, election timeouts and nonces.
+        started: start all members at once.
+    """
+
+    def __init__(
+        self,
+        size: int = 3,
+        *,
+        seed: int = 0,
+        settings: EngineSettings | None = None,
+        latency_steps: int = 1,
+        segment_bytes: int = 16_384,
+        started: bool = True,
+    ) -> None:
+        super().__init__(size, latency_steps=latency_steps)
+        self.settings = settings or EngineSettings()
+        self.leaders: dict[int, str] = {}
+        self.members = {
+            name: Member(name, SimDisk(random.Random(f"{seed} disk {name}"))) for name in self.names
+        }
+        self._seed = seed
+        self._segment_bytes = segment_bytes
+        for name in self.names if started else ():
+            self.start(name)
+
+    # ---- looking ----------------------------------------------------------------------------
+
+    def engine(self, name: str) -> Engine:
+        """The engine of a member that runs."""
+        engine = self.members[name].engine
+        assert engine is not None, f"{name} does not run"
+        return engine
+
+    def toy(self, name: str) -> Toy:
+        """The state machine of a member."""
+        return self.members[name].toy
+
+    def disk(self, name: str) -> SimDisk:
+        """The disk of a member."""
+        return self.members[name].disk
+
+    @property
+    def running(self) -> list[str]:
+        return [name for name in self.names if self.members[name].engine is not None]
+
+    @property
+    def leader(self) -> str | None:
+        """Who leads in the highest term anybody leads in."""
+        leading = [name for name in self.running if self.engine(name).is_leader]
+        return max(leading, key=lambda name: self.engine(name).term, default=None)
+
+    def is_level(self) -> bool:
+        """Somebody leads, and all that run hold and have applied the same entries."""
+        leader = self.leader
+        if leader is None:
+            return False
+        last = self.engine(leader).last_index
+        return all(
+            self.engine(name).last_index == self.engine(name).applied_index == last
+            for name in self.running
+        )
 
     def describe(self) -> str:
-        """Where everybody stands, for messages."""
         lines = []
         for name in self.names:
             engine = self.members[name].engine
@@ -447,6 +417,86 @@ class Group:
                 f"applied={engine.applied_index}"
             )
         return "; ".join(lines)
+
+    # ---- life and death ---------------------------------------------------------------------
+
+    def start(self, name: str) -> Engine:
+        """Start a member on what its disk holds, and connect it both ways.
+
+        Raises:
+            EngineFault, JournalCorrupt, SnapshotCorrupt: its disk is refused.
+        """
+        member = self.members[name]
+        assert member.engine is None, f"{name} runs already"
+        toy = Toy()
+        toy.queue = member.toy.queue
+        member.toy = toy
+        member.disk.on_sync = lambda _: member.doings.append("sync")
+        store = SnapshotStore(member.disk)
+        dumper = PatientDumper(store)
+        engine = Engine(
+            node=name,
+            peers=[other for other in self.names if other != name],
+            journal=Journal.open(member.disk, segment_bytes=self._segment_bytes, reserve=False),
+            snapshots=store,
+            dumper=dumper,
+            application=toy,
+            rng=random.Random(f"{self._seed} {name} {member.disk.life}"),
+            settings=self.settings,
+        )
+        member.engine, member.dumper = engine, dumper
+        for other in self.running:
+            if other != name:
+                self.connected(name, other)
+                self.connected(other, name)
+        return engine
+
+    def crash(self, name: str, *, power: bool = True) -> None:
+        """End a member's process; with power, its disk loses what was not synced."""
+        member = self.members[name]
+        member.engine = None
+        member.disk.crash(power=power)
+        member.disk.stop_at = None
+        self.forget_messages_to(name)
+        for other in self.running:
+            self.disconnected(other, name)
+
+    def restart(self, name: str, *, power: bool = True) -> Engine:
+        """Crash and start a member."""
+        if self.members[name].engine is not None:
+            self.crash(name, power=power)
+        return self.start(name)
+
+    # ---- what the network does with a member ------------------------------------------------
+
+    def connected(self, source: str, target: str) -> None:
+        self.engine(source).connected(target)
+
+    def disconnected(self, source: str, target: str) -> None:
+        self.engine(source).disconnected(target)
+
+    def arrive(self, packet: Packet) -> None:
+        with self._dies_at_its_disk(packet.target):
+            message = frames.decode(packet.frame)
+            assert isinstance(message, RaftMessage)
+            self.engine(packet.target).receive(packet.source, message)
+
+    def round(self, name: str) -> None:
+        engine, doings = self.engine(name), self.members[name].doings
+        with self._dies_at_its_disk(name):
+            engine.tick()
+            engine.flush(lambda peer, frame: doings.append(self.send(name, peer, frame)))
+        assert engine._SyncObj__transferInProgress is False, f"{name}: the flag of o3 is set"
+        if engine.is_leader:
+            first = self.leaders.setdefault(engine.term, name)
+            assert first == name, f"{first} and {name} both lead in term {engine.term}"
+
+    @contextlib.contextmanager
+    def _dies_at_its_disk(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except Stopped:
+            self.crash(name, power=True)
 
     # ---- what most tests begin with ---------------------------------------------------------
 
@@ -476,11 +526,7 @@ def numbered(count: int, prefix: str = "p") -> list[bytes]:
     return [f"{prefix}{number}".encode() for number in range(count)]
 
 
-def carries(
-    kind: type[RaftMessage] | tuple[type[RaftMessage], ...],
-    source: str | None = None,
-    target: str | None = None,
-) -> Predicate:
+def carries(kind: Kind, source: str | None = None, target: str | None = None) -> Predicate:
     """Match messages of a kind, from and to whom."""
     return lambda packet: (
         isinstance(packet.message, kind)
@@ -490,21 +536,28 @@ def carries(
 
 
 @contextlib.contextmanager
-def hand_driven() -> Iterator[Callable[..., Group]]:
-    """Give a maker of groups whose newest one moves the library's clock; restored at the end."""
+def library_clock() -> Iterator[list[Network]]:
+    """Let the newest network of the list given move the library's clock; restored at the end."""
     before = syncobj.monotonicTime
-    made: list[Group] = []
-
-    def make(size: int = 3, **how: object) -> Group:
-        # Engines read the clock while they are made.
-        use_clock(lambda: made[-1].now() if made else START_S)
-        group = Group(size, started=False, **how)  # type: ignore[arg-type]
-        made.append(group)
-        for name in group.names:
-            group.start(name)
-        return group
-
+    networks: list[Network] = []
+    # Engines read the clock while they are made.
+    use_clock(lambda: networks[-1].now() if networks else START_S)
     try:
-        yield make
+        yield networks
     finally:
         use_clock(before)
+
+
+@contextlib.contextmanager
+def hand_driven() -> Iterator[Callable[..., Group]]:
+    """Give a maker of groups."""
+    with library_clock() as networks:
+
+        def make(size: int = 3, **how: Any) -> Group:
+            group = Group(size, started=False, **how)
+            networks.append(group)
+            for name in group.names:
+                group.start(name)
+            return group
+
+        yield make
