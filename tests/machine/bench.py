@@ -168,7 +168,6 @@ def memory() -> None:
     ids = bench.open(count)
     print(f"{'a session':<42}{grown(base):7} bytes")
     base = tracemalloc.get_traced_memory()[0]
-    del ids[count:]
     bench.acquire(ids)
     print(f"{'a lock held':<42}{grown(base):7} bytes")
     base = tracemalloc.get_traced_memory()[0]
