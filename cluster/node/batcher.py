@@ -81,7 +81,10 @@ class Batcher:
         payload = batch.encode(
             now_ms,
             wall_ms,
-            [EncodedGroup(origin, self._acks[origin], group) for origin, group in groups.items()],
+            [
+                EncodedGroup(origin, self._acks.get(origin, 0), group)
+                for origin, group in groups.items()
+            ],
         )
         if not queue:
             self._acks.clear()
