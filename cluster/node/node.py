@@ -414,7 +414,7 @@ class Node:
     def close(self) -> None:
         """Answer everybody who waits; the process is about to stop."""
         error = errors.ShuttingDown("this node stopped before the answer came", definite=False)
-        for seq, _ in self._pending.items():
+        for seq in dict(self._pending.items()):
             self._fail(seq, error)
         reads = [*self._reads, *self._reads_confirmed]
         for asked in self._reads_asked.values():
@@ -483,7 +483,8 @@ class Node:
     def _on_outcome(self, seq: int, outcome: Outcome, index: int) -> None:
         if isinstance(outcome, Queued):
             waiting = self._pending.park(seq)
-            if waiting is not None and waiting.hung_up:
+            if waiting is None or waiting.hung_up:
+                # Given up before it was applied: nobody else would take it out of its queue.
                 self._abandon(seq)
         elif not isinstance(outcome, Void):
             # Void is the answer to a late repeat of what was answered or given up before.
@@ -495,6 +496,8 @@ class Node:
         waiting = self._pending.settle(seq)
         if waiting is not None:
             waiting.on_reply(Failed(error))
+            if waiting.is_parked:
+                self._abandon(seq)
 
     def _abandon(self, seq: int) -> None:
         """Take a parked request of a client that is gone out of its queue, by a command."""
@@ -600,13 +603,13 @@ class Node:
         for seq, waiting in self._pending.items():
             if now >= waiting.deadline:
                 self._fail(seq, _too_late(waiting))
+            elif waiting.is_parked:
+                continue  # It keeps its place through an election.
             elif lost_at is not None:
                 since = max(lost_at, waiting.taken_at)
                 if not waiting.hung_up and now - since >= settings.no_leader_after:
                     self._fail(seq, _no_leader(waiting))
-            elif not waiting.is_parked and now - waiting.sent_at >= settings.resend_after * min(
-                max(waiting.sent, 1), 8
-            ):
+            elif now - waiting.sent_at >= settings.resend_after * min(max(waiting.sent, 1), 8):
                 again.append(waiting)
         if again:
             self.counters.commands_resent += len(again)

@@ -107,9 +107,16 @@ class Pending:
 
     @property
     def ack(self) -> int:
-        """Every number below is settled."""
+        """Every number below is settled, or parked and never sent again.
+
+        Parked ones are passed over: one long wait must not make the machine keep every later
+        answer of this node.
+        """
         ack, waiting = self._ack, self._waiting
-        while ack < self._next_seq and ack not in waiting:
+        while ack < self._next_seq:
+            present = waiting.get(ack)
+            if present is not None and not present.is_parked:
+                break
             ack += 1
         self._ack = ack
         return ack

@@ -286,7 +286,8 @@ def decode(data: bytes) -> Message:
     if kind is None:
         raise WireError(f"unknown peer message {value[0]}")
     try:
-        message = msgspec.convert(value, kind)
+        # Without builtin_types text would pass for bytes, as base64.
+        message = msgspec.convert(value, kind, builtin_types=(bytes,))
     except msgspec.ValidationError as error:
         raise WireError(f"{kind.__name__}: {error}") from None
     check = _CHECKS.get(kind)
