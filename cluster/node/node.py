@@ -190,7 +190,8 @@ class Node:
         self._reads_asked: dict[int, list[_Read]] = {}
         self._reads_asked_at = 0.0
         self._reads_confirmed: list[_Read] = []
-        self._next_question = 1
+        # No two lives use the same numbers: an answer to a former one names an index that is too old.
+        self._next_question = (identity.boot << 32) + 1
         self._transfers: dict[int, tuple[OnReply, float]] = {}
         self._handed_over: list[tuple[OnReply, float]] = []
         self._heard = {peer: _Heard() for peer in settings.peers}
