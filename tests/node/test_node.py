@@ -660,22 +660,22 @@ def test_an_answer_to_a_question_of_a_former_life_is_no_answer(make: Make) -> No
     """It names an index from before the restart; what was written since would be missed."""
     nodes = make()
     nodes.elect("a")
-    old = nodes.drop(carries(ReadAnswer, target="b"))
+    answers = nodes.drop(carries(ReadAnswer, target="b"))
     nodes.read("b")
-    nodes.until(lambda: bool(old.caught))
+    nodes.until(lambda: bool(answers.caught))
+    old = answers.caught[0]
     nodes.crash("b")
-    session = nodes.session("a")
-    held = nodes.hold(lambda p: carries(Append, target="b")(p) and bool(p.message.entries))
     nodes.start("b")
-    nodes.until(lambda: nodes["b"].engine.leader == "a")
-    assert nodes["b"].machine.sessions.get(session) is None
+    nodes.until(nodes.is_level)
+    held = nodes.hold(lambda p: carries(Append, target="b")(p) and bool(p.message.entries))
+    session = nodes.session("a")
     read = nodes.read("b")
     nodes.run(0.01)
-    for packet in old.caught:
-        nodes.send_again(packet)
+    nodes.send_again(old)
     nodes.run(0.01)
+    assert nodes["b"].machine.sessions.get(session) is None
     assert not read.is_over
-    old.end()
+    answers.end()
     held.release()
     nodes.until(lambda: read.is_over)
     assert nodes["b"].machine.sessions.get(session) is not None
