@@ -22,12 +22,9 @@ class Admission:
     __slots__ = ("_inside", "_most", "refused")
 
     def __init__(self, *, requests_max: int, keepalives_max: int, waits_max: int):
-        self._most = {
-            Lane.ORDINARY: requests_max,
-            Lane.KEEPALIVE: keepalives_max,
-            Lane.WAIT: waits_max,
-        }
-        self._inside = dict.fromkeys(self._most, 0)
+        # By the lane's number; probes are free.
+        self._most = (requests_max, waits_max, keepalives_max)
+        self._inside = [0, 0, 0]
         self.refused = 0
 
     def enter(self, lane: Lane) -> None:
@@ -40,7 +37,7 @@ class Admission:
             self.refused += 1
             raise Problem(
                 "overloaded",
-                f"this node has {self._most[lane]} {lane.value} requests in progress; "
+                f"this node has {self._most[lane]} {lane.name.lower()} requests in progress; "
                 "try again in a moment, or another node",
             )
         self._inside[lane] += 1
@@ -52,4 +49,4 @@ class Admission:
     @property
     def inside(self) -> dict[str, int]:
         """How many are in progress, by the lane's name."""
-        return {lane.value: count for lane, count in self._inside.items()}
+        return {Lane(number).name.lower(): count for number, count in enumerate(self._inside)}

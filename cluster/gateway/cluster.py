@@ -14,7 +14,7 @@ import msgspec
 from cluster.gateway.asking import reply_to
 from cluster.gateway.face import NodeFace
 from cluster.gateway.replies import Answer
-from cluster.gateway.requests import Ask, Body
+from cluster.gateway.requests import CONSISTENCY, Ask, Body
 from cluster.gateway.routes import Local, Route
 from cluster.node.pending import OnReply
 
@@ -113,6 +113,11 @@ async def transfer(node: NodeFace, ask: Ask) -> Answer:
     return Answer(200, LeaderView(leader=status.leader, term=status.term))
 
 
+# Taken as on every read, so that a client may send it everywhere; it makes no difference here.
+ANY_CONSISTENCY = CONSISTENCY._replace(
+    meaning="makes no difference: the answer is always what this node knows now"
+)
+
 ROUTES: tuple[Route, ...] = (
     Local(
         method="GET",
@@ -120,6 +125,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Show who leads and how far each node is, as this node sees it.",
         tag="cluster",
         answer=ClusterView,
+        query=(ANY_CONSISTENCY,),
         act=show,
     ),
     Local(

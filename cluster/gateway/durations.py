@@ -15,6 +15,13 @@ import durationpy
 TEXT_MAX = 64
 """Characters of a duration; the longest sensible one has some twenty."""
 
+PATTERN = (
+    r"^(?:0|(?:[0-9]{1,12}(?:\.[0-9]{1,6})?(?:us|µs|ms|s|m|h|d|w))+"
+    r"|P(?=[0-9T])(?:[0-9]{1,9}W)?(?:[0-9]{1,9}D)?"
+    r"(?:T(?=[0-9])(?:[0-9]{1,9}H)?(?:[0-9]{1,9}M)?(?:[0-9]{1,9}(?:[.,][0-9]{1,6})?S)?)?)$"
+)
+"""The same for JSON Schema: what does not match is no duration; what does may be too fine."""
+
 # durationpy also takes signs, months, years and other scripts' digits: this says what may reach it.
 _GO = re.compile(r"(?:[0-9]{1,12}(?:\.[0-9]{1,6})?(?:us|µs|ms|s|m|h|d|w))+")
 _ISO = re.compile(

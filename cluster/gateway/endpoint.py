@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import structlog
 from aiohttp import hdrs, web
-from multidict import CIMultiDict
+from aiohttp.streams import StreamReader
+from multidict import istr
 
 from cluster.gateway import replies
 from cluster.gateway.admission import Admission
@@ -37,10 +38,10 @@ from cluster.node.pending import OnReply
 from cluster.telemetry.logs import Sampler
 from cluster.telemetry.metrics import Metrics
 
-INDEX_HEADER: Final = "Coterie-Index"
-TOKEN_HEADER: Final = "Coterie-Token"  # noqa: S105 - the name of a header
-STALE_HEADER: Final = "Coterie-Stale-Ms"
-KEY_HEADER: Final = "Idempotency-Key"
+INDEX_HEADER: Final = istr("Coterie-Index")
+TOKEN_HEADER: Final = istr("Coterie-Token")
+STALE_HEADER: Final = istr("Coterie-Stale-Ms")
+KEY_HEADER: Final = istr("Idempotency-Key")
 HUNG_UP_STATUS: Final = 499
 
 
@@ -125,6 +126,8 @@ class Endpoint:
         try:
             return await self._serve(request, content_type, cbor)
         except Problem as problem:
+            if problem.status >= replies.OUR_FAULT_STATUS_MIN:
+                self._log_failed(problem)
             return self._problem_response(problem, cbor)
         except Exception:  # noqa: BLE001 - the client gets an answer, we get the line
             left_out = self._context.sampler.admit("internal", self._context.clock())
@@ -219,43 +222,47 @@ class Endpoint:
         url = request.rel_url
         path = self._path.read(url.raw_path)
         query = self._query.read(url.raw_query_string)
-        data = await self._read_body(request) if request.body_exists else b""
-        return Ask(path, self._body.read(data, content_type), query)
-
-    async def _read_body(self, request: web.Request) -> bytes:
-        """Return the whole body.
-
-        Raises:
-            Problem: too large, too slow, or compressed.
-        """
-        self._check_length(request)
-        if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
-            raise Problem(
-                "unsupported_media_type",
-                "Content-Encoding is not understood; send the body as it is",
-                headers=_CLOSE,
-            )
-        content = request.content
-        try:
+        if not request.body_exists:
+            data = b""
+        else:
+            if hdrs.CONTENT_ENCODING in request.headers:
+                self._check_encoding(request.headers[hdrs.CONTENT_ENCODING])
+            content = request.content
             if content.is_eof():
                 # The body came with its head, as small ones do: no timer, no waiting.
-                data = content.read_nowait()
+                data = self._checked(content)
             else:
-                async with asyncio.timeout(self._context.body_timeout_s):
-                    data = await self._collect(content)
-        except TimeoutError:
-            raise Problem(
-                "request_timeout",
-                f"the body was not whole after {self._context.body_timeout_s:g} s",
-                headers=_CLOSE,
-            ) from None
+                data = await self._read_body(request)
+        return Ask(path, self._body.read(data, content_type), query)
+
+    def _checked(self, content: StreamReader) -> bytes:
+        try:
+            data = content.read_nowait()
         except web.RequestPayloadError as error:
             raise bad_request("body", f"broke off ({error})") from None
         if len(data) > self._route.body_bytes_max:
             raise self._too_large()
         return data
 
-    async def _collect(self, content: Any) -> bytes:
+    async def _read_body(self, request: web.Request) -> bytes:
+        """Wait for the rest of the body.
+
+        Raises:
+            Problem: too large, too slow, or broken off.
+        """
+        self._check_length(request)
+        timeout_s = self._context.body_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._collect(request.content)
+        except TimeoutError:
+            raise Problem(
+                "request_timeout", f"the body was not whole after {timeout_s:g} s", headers=_CLOSE
+            ) from None
+        except web.RequestPayloadError as error:
+            raise bad_request("body", f"broke off ({error})") from None
+
+    async def _collect(self, content: StreamReader) -> bytes:
         parts: list[bytes] = []
         size = 0
         while not content.at_eof():
@@ -265,6 +272,14 @@ class Endpoint:
                 raise self._too_large()
             parts.append(part)
         return b"".join(parts)
+
+    def _check_encoding(self, encoding: str) -> None:
+        if encoding.lower() != "identity":
+            raise Problem(
+                "unsupported_media_type",
+                "Content-Encoding is not understood; send the body as it is",
+                headers=_CLOSE,
+            )
 
     def _check_length(self, request: web.Request) -> None:
         length = request.content_length
@@ -280,8 +295,7 @@ class Endpoint:
         )
 
     def _response(self, answer: Answer, cbor: bool, index: int) -> web.Response:
-        headers: CIMultiDict[str] = CIMultiDict(_CBOR_HEADERS if cbor else _JSON_HEADERS)
-        headers[INDEX_HEADER] = str(index)
+        headers = {**(_CBOR_HEADERS if cbor else _JSON_HEADERS), INDEX_HEADER: str(index)}
         if answer.token is not None:
             headers[TOKEN_HEADER] = str(answer.token)
         if answer.location is not None:
@@ -302,19 +316,32 @@ class Endpoint:
     def _problem_response(
         self, problem: Problem, cbor: bool, index: int | None = None
     ) -> web.Response:
-        headers: CIMultiDict[str] = CIMultiDict(
-            _PROBLEM_CBOR_HEADERS if cbor else _PROBLEM_JSON_HEADERS
-        )
-        headers[INDEX_HEADER] = str(self._context.node.applied_index if index is None else index)
+        position = self._context.node.applied_index if index is None else index
+        headers = {
+            **(_PROBLEM_CBOR_HEADERS if cbor else _PROBLEM_JSON_HEADERS),
+            INDEX_HEADER: str(position),
+            **problem.headers,
+        }
         if problem.kind.retry_after_s is not None:
             headers[hdrs.RETRY_AFTER] = str(problem.kind.retry_after_s)
-        headers.update(problem.headers)
         response = web.Response(
             body=replies.encode(problem.document(), cbor), status=problem.status, headers=headers
         )
         if self._context.is_draining or hdrs.CONNECTION in problem.headers:
             response.force_close()
         return response
+
+    def _log_failed(self, problem: Problem) -> None:
+        left_out = self._context.sampler.admit(problem.code, self._context.clock())
+        if left_out is not None:
+            _log.warning(
+                "request failed",
+                method=self._route.method,
+                route=self._route.path,
+                code=problem.code,
+                detail=problem.detail,
+                left_out=left_out,
+            )
 
     def _log_slow(self, seconds: float) -> None:
         left_out = self._context.sampler.admit("slow", self._context.clock())
@@ -383,17 +410,17 @@ def fingerprint_of(route: Route, command: Command) -> bytes:
 
 def _headers(content_type: str) -> dict[str, str]:
     return {
-        "Content-Type": content_type,
-        "Server": SERVER,
+        hdrs.CONTENT_TYPE: content_type,
+        hdrs.SERVER: SERVER,
         # No cache between us and the client may answer for us.
-        "Cache-Control": "no-store",
-        "X-Content-Type-Options": "nosniff",
+        hdrs.CACHE_CONTROL: "no-store",
+        istr("X-Content-Type-Options"): "nosniff",
     }
 
 
 ANYWHERE: Final = "/{tail:.*}"
 ANYWHERE_CANONICAL: Final = "/{tail}"
-_CLOSE: Final = {"Connection": "close"}
+_CLOSE: Final[Mapping[str, str]] = {hdrs.CONNECTION: "close"}
 _JSON_HEADERS: Final = _headers(replies.JSON)
 _CBOR_HEADERS: Final = _headers(replies.CBOR)
 _PROBLEM_JSON_HEADERS: Final = _headers(replies.PROBLEM_JSON)

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from cluster.gateway.paging import page
-from cluster.gateway.replies import LockGranted, LockReleased, Ms
+from cluster.gateway.replies import LockGranted, LockReleased, Ms, Token
 from cluster.gateway.requests import (
     AFTER,
     LIMIT,
@@ -21,7 +21,6 @@ from cluster.gateway.requests import (
     Duration,
     Priority,
     SessionId,
-    Token,
     check_name,
     check_session,
     wait_ms,

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from cluster.gateway import replies
-from cluster.gateway.requests import KEY_LENGTH_MAX, NAME_BYTES_MAX
+from cluster.gateway.requests import KEY_LENGTH_MAX, NAME_BYTES_MAX, NAME_SCHEMA, SESSION_ID_SCHEMA
 from cluster.gateway.routes import Local, Read, Route, Write
 
 _REF = "#/components/schemas/{name}"
@@ -44,9 +44,7 @@ def document(routes: Iterable[Route], version: str) -> bytes:
         if row.answer is not None:
             structs.append(row.answer)
     unique = list(dict.fromkeys(structs))
-    schemas, components = msgspec.json.schema_components(
-        unique, schema_hook=_schema_of, ref_template=_REF
-    )
+    schemas, components = msgspec.json.schema_components(unique, ref_template=_REF)
     schema_of = dict(zip(unique, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for row in rows:
@@ -98,7 +96,7 @@ def _path_parameters(row: Route) -> list[dict[str, Any]]:
             "in": "path",
             "required": True,
             "description": f"1..{NAME_BYTES_MAX} bytes of UTF-8, percent-encoded",
-            "schema": {"type": "string", "minLength": 1},
+            "schema": dict(SESSION_ID_SCHEMA if name == "session" else NAME_SCHEMA),
         }
         for name in re.findall(r"\{(\w+)\}", row.path)
     ]
@@ -187,9 +185,3 @@ def _headers(row: Route) -> dict[str, Any]:
 
 def _content(schema: dict[str, Any]) -> dict[str, Any]:
     return {replies.JSON: {"schema": schema}, replies.CBOR: {"schema": schema}}
-
-
-def _schema_of(kind: type) -> dict[str, Any]:
-    if kind is msgspec.Raw:
-        return {"type": ["object", "null"]}
-    raise NotImplementedError(kind)

@@ -20,6 +20,7 @@ JSON: Final = "application/json"
 CBOR: Final = "application/cbor"
 PROBLEM_JSON: Final = "application/problem+json"
 PROBLEM_CBOR: Final = "application/problem+cbor"
+OUR_FAULT_STATUS_MIN: Final = 500
 TYPE_PREFIX: Final = "urn:coterie:problem:"
 
 Token = Annotated[int, msgspec.Meta(ge=0, le=2**62, description="fencing token")]

@@ -29,21 +29,42 @@ PAGE_MAX: Final = 1000
 PAGE_DEFAULT: Final = 100
 QUERY_FIELDS_MAX: Final = 16
 
+# What JSON Schema can say of a name; bytes it cannot count.
+TEXT_PATTERN: Final = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"
+NAME_SCHEMA: Final[Mapping[str, object]] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": NAME_BYTES_MAX,
+    "pattern": TEXT_PATTERN,
+}
+SESSION_ID_SCHEMA: Final = {**NAME_SCHEMA, "maxLength": SESSION_ID_LENGTH_MAX}
+
 Name = Annotated[
     str,
     msgspec.Meta(
-        min_length=1, max_length=200, description="1..200 bytes of UTF-8 without control characters"
+        min_length=1,
+        max_length=NAME_BYTES_MAX,
+        description="1..200 bytes of UTF-8 without control characters",
+        extra_json_schema={"pattern": TEXT_PATTERN},
     ),
 ]
 SessionId = Annotated[
-    str, msgspec.Meta(min_length=1, max_length=100, description="id of a session")
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=SESSION_ID_LENGTH_MAX,
+        description="id of a session",
+        extra_json_schema={"pattern": TEXT_PATTERN},
+    ),
 ]
-Priority = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**32 - 1, description="smaller goes first")]
 Duration = Annotated[
     int | str,
-    msgspec.Meta(description='"250ms", "30s", "1h30m", "2d", "PT30S", or milliseconds'),
+    msgspec.Meta(
+        description='"250ms", "30s", "1h30m", "2d", "PT30S", or milliseconds',
+        extra_json_schema={"minimum": 0, "pattern": durations.PATTERN},
+    ),
 ]
-Token = Annotated[int, msgspec.Meta(ge=0, le=2**62, description="fencing token")]
+Priority = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**32 - 1, description="smaller goes first")]
 
 
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -172,6 +193,9 @@ def wants_cbor(accept: str | None, content_type: str | None) -> bool:
     An Accept that names neither gets the default: a refusal would help nobody.
     """
     if accept is None or accept == "*/*":
+        # Nearly every request; the exact word spares it the parsing.
+        if content_type == "application/json":
+            return False
         return content_type is not None and _essence(content_type) == "application/cbor"
     if "application/cbor" not in accept:
         return (
@@ -439,11 +463,13 @@ _WEIGHT = re.compile(r"\bq\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\b")
 _BROKEN_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _canonical: Final = msgspec.json.Encoder(order="deterministic")
 
+_TEXT_SCHEMA: Final = {"type": "string", "maxLength": NAME_BYTES_MAX, "pattern": TEXT_PATTERN}
+
 WAIT: Final = Query(
     "wait",
     _parse_wait,
     None,
-    {"type": "string", "examples": ["30s"]},
+    {"type": "string", "pattern": f"^[0-9]+$|{durations.PATTERN}", "examples": ["30s"]},
     "how long to wait at most, up to 1h; default 0",
 )
 CONSISTENCY: Final = Query(
@@ -453,11 +479,9 @@ CONSISTENCY: Final = Query(
     {"type": "string", "enum": ["linearizable", "stale"], "default": "linearizable"},
     "linearizable: as new as everything acknowledged; stale: what this node has, at once",
 )
-PREFIX: Final = Query(
-    "prefix", _parse_text, "", {"type": "string"}, "only names that begin with this"
-)
+PREFIX: Final = Query("prefix", _parse_text, "", _TEXT_SCHEMA, "only names that begin with this")
 AFTER: Final = Query(
-    "after", _parse_text, None, {"type": "string"}, "go on after this: `next` of the page before"
+    "after", _parse_text, None, _TEXT_SCHEMA, "go on after this: `next` of the page before"
 )
 LIMIT: Final = Query(
     "limit",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import IntEnum
 from typing import TypeAlias
 
 import msgspec
@@ -26,13 +26,13 @@ BODY_BYTES_MAX = 64 * 1024
 BODY_BYTES_LIMIT = 1024 * 1024
 
 
-class Lane(Enum):
+class Lane(IntEnum):
     """Whose limit of requests in progress a request counts against."""
 
-    ORDINARY = "ordinary"
-    WAIT = "wait"
-    KEEPALIVE = "keepalive"
-    FREE = "free"
+    ORDINARY = 0
+    WAIT = 1
+    KEEPALIVE = 2
+    FREE = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

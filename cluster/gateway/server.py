@@ -24,6 +24,7 @@ from cluster.gateway.connections import Connection, Connections, Refusing
 from cluster.gateway.endpoint import ANYWHERE, Context, Elsewhere, Endpoint
 from cluster.gateway.face import NodeFace
 from cluster.gateway.routes import BODY_BYTES_LIMIT, Route, matching
+from cluster.node.clock import monotonic
 from cluster.telemetry.logs import Sampler
 from cluster.telemetry.metrics import Metrics
 
@@ -71,14 +72,14 @@ class Gateway:
         settings: GatewaySettings | None = None,
         *,
         metrics: Metrics | None = None,
-        clock: Callable[[], float] | None = None,
+        clock: Callable[[], float] = monotonic,
         routes: Iterable[Route] = NATIVE_ROUTES,
     ):
         """Make a server that does not listen yet.
 
         Args:
             metrics: where requests are counted; a fresh one by default.
-            clock: seconds, never falling; the running loop's by default.
+            clock: seconds, never falling; the node's own by default.
             routes: the table, beside the health pages that every server has.
         """
         self._node = node
@@ -129,12 +130,12 @@ class Gateway:
         connections = Connections(
             limit=_connections_max(settings.connections_max),
             head_timeout_s=settings.head_timeout_ms / 1000,
-            clock=self._clock or loop.time,
+            clock=self._clock,
         )
         self._context = context = Context(
             node=self._node,
             loop=loop,
-            clock=self._clock or loop.time,
+            clock=self._clock,
             connections=connections,
             admission=Admission(
                 requests_max=settings.requests_max,
@@ -208,7 +209,9 @@ class Gateway:
                     endpoint.handle,
                     expect_handler=endpoint.expect,
                 )
-        app.router.add_route("*", ANYWHERE, Elsewhere(context, app).handle)
+        elsewhere = Elsewhere(context, app)
+        # Who expects something of a path that is not there gets the same answer, unread.
+        app.router.add_route("*", ANYWHERE, elsewhere.handle, expect_handler=elsewhere.handle)
         return app
 
 

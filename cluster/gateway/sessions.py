@@ -17,18 +17,20 @@ from cluster.gateway.replies import (
     SessionOpened,
     SessionRenewed,
     SessionsRenewed,
+    Token,
     session_expired,
     session_not_found,
 )
 from cluster.gateway.requests import (
     AFTER,
     LIMIT,
+    TTL_MS_MAX,
+    TTL_MS_MIN,
     Ask,
     Body,
     Duration,
     Name,
     SessionId,
-    Token,
     bad_request,
     check_name,
     check_session,
@@ -47,7 +49,12 @@ SESSION_GONE = ("session_not_found", "session_expired")
 class Open(Body, frozen=True):
     """Open a session. `name` and `meta` are for people: who this is."""
 
-    ttl: Annotated[Duration, msgspec.Meta(extra_json_schema={"examples": ["30s"]})]
+    ttl: Annotated[
+        Duration,
+        msgspec.Meta(
+            extra_json_schema={"minimum": TTL_MS_MIN, "maximum": TTL_MS_MAX, "examples": ["30s"]}
+        ),
+    ]
     name: Name | None = None
     meta: dict[str, Any] | None = None
 

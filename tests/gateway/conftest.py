@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 import yarl
+from pysyncobj import syncobj
 
 from cluster.gateway.server import Gateway, GatewaySettings
+from cluster.node.clock import monotonic
 from cluster.wire import cbor
 from tests.gateway.local_node import LocalNode
+from tests.gateway.solo_node import SoloNode
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,8 @@ class Api:
         self.node = node
         self.session = session
         self.host, self.port = gateway.addresses[0]
+        # Who moves the time: the node itself, or who owns it.
+        self.time = node
         self._started: list[asyncio.Task[Got]] = []
 
     async def call(
@@ -96,7 +103,7 @@ class Api:
 
     async def advance(self, ms: int) -> None:
         """Let cluster time pass."""
-        self.node.advance(ms)
+        self.time.advance(ms)
 
     async def close(self) -> None:
         """End what was begun."""
@@ -114,14 +121,10 @@ async def until(condition: Callable[[], Awaitable[bool]], within_s: float = 10.0
 
 
 def _json(body: Any) -> bytes:
-    import msgspec
-
     return msgspec.json.encode(body)
 
 
 def _value(response: aiohttp.ClientResponse, raw: bytes) -> Any:
-    import msgspec
-
     if not raw:
         return None
     if response.content_type.endswith("cbor"):
@@ -141,7 +144,9 @@ async def make_api() -> AsyncIterator[MakeApi]:
 
     async def make(node: Any = None, clock: Any = None, **settings: Any) -> Api:
         behind = LocalNode() if node is None else node
-        gateway = Gateway(behind, GatewaySettings(**{"linger_ms": 20} | settings), clock=clock)
+        gateway = Gateway(
+            behind, GatewaySettings(**{"linger_ms": 20} | settings), clock=clock or monotonic
+        )
         await gateway.start("127.0.0.1", 0)
         session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         made.append(Api(gateway, behind, session))
@@ -160,8 +165,32 @@ async def api(make_api: MakeApi) -> Api:
     return made
 
 
-@pytest.fixture(params=["local"])
-async def anywhere(request: pytest.FixtureRequest, make_api: MakeApi) -> Api:
+@pytest.fixture
+def solo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], SoloNode]]:
+    """Make a real node, alone in its cluster."""
+    monkeypatch.setattr(syncobj, "monotonicTime", syncobj.monotonicTime)
+    made: list[SoloNode] = []
+
+    def make() -> SoloNode:
+        made.append(SoloNode(tmp_path / "data"))
+        made[-1].lead()
+        return made[-1]
+
+    yield make
+    for node in made:
+        node.close()
+
+
+@pytest.fixture(params=["local", "solo"])
+async def anywhere(
+    request: pytest.FixtureRequest, make_api: MakeApi, solo: Callable[[], SoloNode]
+) -> Api:
     """A gateway before every kind of node, to which the contract is the same."""
-    made: Api = await make_api()
+    made: Api
+    if request.param == "local":
+        made = await make_api()
+    else:
+        node = solo()
+        made = await make_api(node.node)
+        made.time = node
     return made

@@ -19,7 +19,7 @@ def test_each_lane_has_its_own_limit() -> None:
     admission.enter(Lane.KEEPALIVE)
     admission.enter(Lane.KEEPALIVE)
     admission.enter(Lane.WAIT)
-    assert admission.inside == {"ordinary": 1, "keepalive": 2, "wait": 1}
+    assert admission.inside == {"ordinary": 1, "wait": 1, "keepalive": 2}
     admission.leave(Lane.ORDINARY)
     admission.enter(Lane.ORDINARY)
     assert admission.refused == 1

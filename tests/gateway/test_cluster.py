@@ -42,8 +42,9 @@ async def test_the_cluster_is_shown_as_this_node_sees_it(api: Api) -> None:
 async def test_the_cluster_is_shown_while_nobody_leads(api: Api) -> None:
     """Then it is asked most, and says so."""
     api.node.leader = None
-    got = await api.get("/v1/cluster")
-    assert (got.status, got.body["leader"], got.body["ready"]) == (200, None, False)
+    for path in ("/v1/cluster", "/v1/cluster?consistency=stale"):
+        got = await api.get(path)
+        assert (got.status, got.body["leader"], got.body["ready"]) == (200, None, False)
 
 
 async def test_leadership_is_handed_over(api: Api) -> None:

@@ -71,6 +71,15 @@ def test_what_is_no_duration_is_refused_with_a_cure(text: str) -> None:
         durations.parse_ms(text)
 
 
+@given(st.from_regex(durations.PATTERN, fullmatch=True))
+def test_the_documented_pattern_means_durations(text: str) -> None:
+    """What matches is a length, or too fine or too long for one: never "not a duration"."""
+    try:
+        durations.parse_ms(text)
+    except ValueError as error:
+        assert "is not a duration" not in str(error) or len(text) > durations.TEXT_MAX
+
+
 def test_what_is_finer_than_a_millisecond_is_refused() -> None:
     """Nothing is rounded in silence."""
     for text in ("1us", "0.0001s", "PT0.0001S", "1.5ms"):

@@ -42,7 +42,7 @@ async def test_a_large_body_is_refused_unread(api: Api) -> None:
         for start in range(0, len(large), 1000):
             yield large[start : start + 1000]
 
-    got = await api.post("/v1/sessions", data=pieces())  # type: ignore[arg-type]
+    got = await api.post("/v1/sessions", data=pieces())
     assert (got.status, got.code) == (413, "too_large")
     assert api.node.taken == []
 
@@ -127,7 +127,7 @@ async def test_an_error_of_ours_is_a_problem_without_details(
     api: Api, caplog: pytest.LogCaptureFixture
 ) -> None:
     """500, indefinite; what happened is in the log only."""
-    api.node.refuse_with = RuntimeError("secret detail")  # type: ignore[assignment]
+    api.node.refuse_with = RuntimeError("secret detail")
     got = await api.post("/v1/sessions", {"ttl": "1s"})
     assert (got.status, got.code, got.body["definite"]) == (500, "internal", False)
     assert b"secret" not in got.raw

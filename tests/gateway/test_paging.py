@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from cluster.gateway import paging
 
 
-def lister(weights: dict[str, int]) -> paging.Callable[[str | None, int], list[str]]:
+def lister(weights: dict[str, int]) -> Callable[[str | None, int], list[str]]:
     """Give rows as the machine does: so many after a key, in order."""
     names = sorted(weights)
 

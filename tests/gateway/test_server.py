@@ -142,6 +142,10 @@ BROKEN = {
     "bad_chunk": (POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
     "large_body": (POST + b"Content-Length: 99999999\r\n\r\n{", 413),
     "expectation": (POST + b"Expect: coffee\r\n\r\n", 417),
+    "expected_nowhere": (
+        b"POST /v0 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n",
+        404,
+    ),
     "large_expected": (POST + b"Expect: 100-continue\r\nContent-Length: 99999999\r\n\r\n", 413),
 }
 

@@ -127,6 +127,7 @@ async def test_the_same_key_opens_one_session(anywhere: Api) -> None:
 
 async def test_a_session_wants_a_sensible_ttl(anywhere: Api) -> None:
     """The refusal names the field and the cure, and opens nothing."""
+    ttl: object
     for ttl in ("5 parsecs", "99ms", "31d", 99, -1, 10**40, True, None, [], 1.5):
         got = await anywhere.post("/v1/sessions", {"ttl": ttl})
         assert (got.status, got.code, got.body["field"]) == (400, "bad_request", "ttl"), ttl
