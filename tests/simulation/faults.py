@@ -1,0 +1,266 @@
+"""Nemeses: what goes wrong, one generator per kind of misfortune.
+
+RULE: each yields the µs it waits and leaves nothing broken behind, except what `heal` mends. All
+chance is from the generator's own lots.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Generator, Mapping
+
+from cluster.node.pending import Answered, Failed
+from tests.simulation.network import MS, SECOND
+from tests.simulation.world import Host, World
+
+Nemesis = Generator[int, None, None]
+
+
+
+def run(world: World, until_us: int) -> Nemesis:
+    """Draw one fault after the other, by the weights of the plan, until the time is up."""
+    rng = world.lots("faults")
+    names = sorted(world.plan.faults)
+    weights = [world.plan.faults[name] for name in names]
+    if not names:
+        return
+    least_us, most_us = world.plan.gap_us
+    while True:
+        yield rng.randrange(least_us, most_us)
+        if world.now_us >= until_us:
+            return
+        name = rng.choices(names, weights)[0]
+        world.spawn(FAULTS[name](world, rng), lane=40)
+
+
+def heal(world: World) -> None:
+    """End every fault; what is down starts again, except what refuses to."""
+    world.network.mend_all()
+    for host in world.hosts.values():
+        disk = host.disk
+        disk.fail_before = 0.0
+        disk.full = disk.write_fails = disk.sync_fails = False
+        host.sync_us = (20, 400)
+        host.paused_us = min(host.paused_us, world.now_us)
+        if host.is_up:
+            host.wake(world.now_us)
+        host.start()
+
+
+# ---- who ------------------------------------------------------------------------------------
+
+
+def _victim(world: World, rng: random.Random) -> Host:
+    """Any node, but every other time the leader."""
+    leader = world.leader()
+    if leader is not None and rng.random() < 0.5:
+        return leader
+    return world.hosts[rng.choice(world.names)]
+
+
+def _power(world: World, rng: random.Random) -> bool:
+    return not world.plan.kill_only and rng.random() < 0.6
+
+
+def _down_us(rng: random.Random) -> int:
+    """How long a process is away: every other time it is back before anybody has noticed."""
+    return rng.randrange(1 * MS, rng.choice((60 * MS, 3 * SECOND)))
+
+
+def _pairs(world: World) -> list[tuple[str, str]]:
+    return [(a, b) for a in world.names for b in world.names if a != b]
+
+
+# ---- machines -------------------------------------------------------------------------------
+
+
+def crash(world: World, rng: random.Random) -> Nemesis:
+    """Kill one process, with or without its machine."""
+    host = _victim(world, rng)
+    host.kill(power=_power(world, rng))
+    yield _down_us(rng)
+    host.start()
+
+
+def crash_most(world: World, rng: random.Random) -> Nemesis:
+    """Kill a majority or all within a moment: a power cut in the room."""
+    count = rng.choice((len(world.names) // 2 + 1, len(world.names)))
+    hosts = rng.sample([world.hosts[name] for name in world.names], count)
+    power = _power(world, rng)
+    for host in hosts:
+        host.kill(power=power)
+        if rng.random() < 0.5:
+            yield rng.randrange(1, 30 * MS)
+    rng.shuffle(hosts)
+    for host in hosts:
+        yield _down_us(rng) // 2
+        host.start()
+
+
+def pause(world: World, rng: random.Random) -> Nemesis:
+    """Stop a process for a while, as a garbage collector or a hypervisor does."""
+    host = _victim(world, rng)
+    if host.is_up:
+        host.pause(rng.randrange(300 * MS, 3 * SECOND))
+    yield 0
+
+
+def slow_disk(world: World, rng: random.Random) -> Nemesis:
+    """Let the syncs of a node take long."""
+    host = _victim(world, rng)
+    most_us = rng.choice((20 * MS, 200 * MS, 700 * MS))
+    host.sync_us = (most_us // 4, most_us)
+    world.say(host.name, f"has a slow disk, up to {most_us // 1000} ms per sync")
+    yield rng.randrange(200 * MS, 3 * SECOND)
+    host.sync_us = (20, 400)
+
+
+def sick_disk(world: World, rng: random.Random) -> Nemesis:
+    """Let the next writes or syncs of a node fail: it must stop, and start when mended."""
+    host = _victim(world, rng)
+    if not host.is_up:
+        return
+    kind = rng.choice(("full", "write_fails", "sync_fails"))
+    setattr(host.disk, kind, True)
+    world.say(host.name, f"has a sick disk: {kind}")
+    yield rng.randrange(100 * MS, SECOND)
+    setattr(host.disk, kind, False)
+
+
+def flip(world: World, rng: random.Random) -> Nemesis:
+    """Turn one synced bit of one node over; it must refuse to start, and stays out.
+
+    Never so often that fewer than a majority of disks are left.
+    """
+    spare = (len(world.names) - 1) // 2
+    if world.counts.get("flips", 0) >= spare:
+        return
+    host = world.hosts[rng.choice(world.names)]
+    host.kill(power=_power(world, rng))
+    yield rng.randrange(10 * MS, 100 * MS)
+    if host.is_up or host.is_refused or host.flipped is not None:
+        return
+    try:
+        host.flipped = host.disk.flip(rng)
+    except LookupError:
+        host.start()
+        return
+    world.count("flips")
+    world.say(host.name, f"has a bit flipped in {host.flipped[0]} at byte {host.flipped[1]}")
+    yield _down_us(rng)
+    host.start()
+
+
+def transfer(world: World, rng: random.Random) -> Nemesis:
+    """Ask for a hand-over, of anybody, to anybody, also to somebody out of reach."""
+    leader = world.leader()
+    host = leader if leader is not None and rng.random() < 0.7 else _victim(world, rng)
+    to = rng.choice([*world.names, None])
+
+    def on_reply(reply: Answered | Failed) -> None:
+        if isinstance(reply, Answered):
+            world.count("hand-overs")
+
+    if host.is_up:
+        world.count("hand-overs asked")
+        world.say(host.name, f"is asked to hand leadership to {to}")
+        host.post("transfer", to, on_reply)
+    yield 0
+
+
+# ---- network --------------------------------------------------------------------------------
+
+
+def partition(world: World, rng: random.Random) -> Nemesis:
+    """Divide the nodes: the leader alone, halves, a ring in which each sees a majority, a bridge."""
+    names = list(world.names)
+    rng.shuffle(names)
+    leader = world.leader()
+    kind = rng.choice(("leader", "halves", "ring", "bridge"))
+    if kind == "leader" and leader is not None:
+        alone = leader.name
+        cuts = [(a, b) for a, b in _pairs(world) if alone in (a, b)]
+    elif kind == "ring" and len(names) > 3:
+        # Each node sees its two neighbours on each side only.
+        place = {name: number for number, name in enumerate(names)}
+        count = len(names)
+        cuts = [(a, b) for a, b in _pairs(world) if (place[a] - place[b]) % count not in (1, count - 1)]
+    elif kind == "bridge":
+        half = len(names) // 2
+        left, right = set(names[:half]), set(names[half + 1 :])
+        cuts = [(a, b) for a, b in _pairs(world) if (a in left and b in right) or (a in right and b in left)]
+    else:
+        left = set(names[: rng.randrange(1, len(names))])
+        cuts = [(a, b) for a, b in _pairs(world) if (a in left) != (b in left)]
+    world.say("network", f"partition ({kind}): {_show(cuts)}")
+    for a, b in cuts:
+        world.network.cut(a, b)
+    yield rng.randrange(200 * MS, 4 * SECOND)
+    world.say("network", f"mended: {_show(cuts)}")
+    for a, b in cuts:
+        world.network.mend(a, b)
+
+
+def one_way(world: World, rng: random.Random) -> Nemesis:
+    """Cut single directions: the leader hears but is not heard, or the other way round."""
+    leader = world.leader()
+    if leader is not None and rng.random() < 0.5:
+        is_deaf = rng.random() < 0.5
+        cuts = [
+            (a, b) for a, b in _pairs(world) if (b if is_deaf else a) == leader.name
+        ]
+        if rng.random() < 0.5:
+            cuts.pop(rng.randrange(len(cuts)))
+    else:
+        pairs = _pairs(world)
+        cuts = rng.sample(pairs, rng.randrange(1, len(pairs) // 2 + 1))
+    world.say("network", f"one-way cut: {_show(cuts)}")
+    for a, b in cuts:
+        world.network.cut(a, b)
+    yield rng.randrange(200 * MS, 4 * SECOND)
+    world.say("network", f"mended: {_show(cuts)}")
+    for a, b in cuts:
+        world.network.mend(a, b)
+
+
+def clog(world: World, rng: random.Random) -> Nemesis:
+    """Make some directions slow."""
+    pairs = _pairs(world)
+    slow = rng.sample(pairs, rng.randrange(1, len(pairs)))
+    most_us = rng.choice((30 * MS, 300 * MS, 1_500 * MS))
+    world.say("network", f"slow by up to {most_us // 1000} ms: {_show(slow)}")
+    for a, b in slow:
+        world.network.clog(a, b, most_us)
+    yield rng.randrange(200 * MS, 3 * SECOND)
+    for a, b in slow:
+        world.network.clog(a, b, 0)
+
+
+def reset(world: World, rng: random.Random) -> Nemesis:
+    """Break some connections, a few times."""
+    for _ in range(rng.randrange(1, 5)):
+        pairs = _pairs(world)
+        broken = rng.sample(pairs, rng.randrange(1, len(pairs)))
+        world.say("network", f"reset: {_show(broken)}")
+        for a, b in broken:
+            world.network.reset(a, b)
+        yield rng.randrange(1 * MS, 300 * MS)
+
+
+def _show(pairs: list[tuple[str, str]]) -> str:
+    return " ".join(f"{a}>{b}" for a, b in pairs)
+
+
+FAULTS: Mapping[str, Callable[[World, random.Random], Nemesis]] = {
+    "crash": crash,
+    "crash_most": crash_most,
+    "pause": pause,
+    "slow_disk": slow_disk,
+    "sick_disk": sick_disk,
+    "flip": flip,
+    "transfer": transfer,
+    "partition": partition,
+    "one_way": one_way,
+    "clog": clog,
+    "reset": reset,
+}

@@ -1,0 +1,199 @@
+"""What one seed means: network, size, faults and their measure.
+
+RULE: a function of the seed and of what the caller fixed. Two calls give equal plans.
+
+By default everything is drawn, as a swarm: each seed leaves out some faults, so that each fault is
+also seen without the others in its way.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from tests.simulation.network import HARSH, MS, SECOND, TCP, Special, Weather
+
+APPEND_ANSWER_TAG, VOTE_REQUEST_TAG, VOTE_ANSWER_TAG = 3, 5, 6
+
+SLOW_ANSWERS = replace(
+    HARSH,
+    name="slow-answers",
+    special={APPEND_ANSWER_TAG: Special(late=0.4, late_us=6 * SECOND)},
+)
+REPEATED_VOTES = replace(
+    HARSH,
+    name="repeated-votes",
+    special={VOTE_ANSWER_TAG: Special(repeated=0.9)},
+)
+
+# Weights of the faults in faults.py, by name.
+ALL_FAULTS: Mapping[str, int] = {
+    "crash": 10,
+    "crash_most": 2,
+    "partition": 5,
+    "one_way": 4,
+    "pause": 4,
+    "reset": 4,
+    "clog": 2,
+    "slow_disk": 2,
+    "transfer": 4,
+    "sick_disk": 1,
+    "flip": 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that is fixed before the first step.
+
+    Attributes:
+        seconds: virtual length of the faulty part.
+        faults: name to weight; what is missing does not happen.
+        gap_us: between two faults, least and most.
+        kill_only: no power loss.
+        stop_share: probability that a disk operation is the process's last.
+        snapshot_entries: compaction every so many entries; None for hardly ever.
+        clients: concurrent workloads.
+        think_us: mean pause of a client between two commands.
+        read_share: how many of its commands are reads.
+        window: uncommitted entries a leader allows itself.
+        drift: clocks run at 1 ± this.
+        stock: the unguarded library instead of ours.
+    """
+
+    seed: int
+    nodes: int
+    weather: Weather
+    seconds: float
+    faults: Mapping[str, int] = field(default_factory=lambda: dict(ALL_FAULTS))
+    gap_us: tuple[int, int] = (300 * MS, 2 * SECOND)
+    kill_only: bool = False
+    stop_share: float = 0.0
+    snapshot_entries: int | None = 40
+    clients: int = 4
+    think_us: int = 120 * MS
+    read_share: float = 0.25
+    window: int = 1
+    drift: float = 0.1
+    stock: bool = False
+
+    def describe(self) -> str:
+        """One line for the head of a story."""
+        faults = ",".join(sorted(self.faults)) or "none"
+        return (
+            f"{self.nodes} nodes, {self.weather.name}, {self.seconds:g} s, faults {faults}, "
+            f"{'kill only' if self.kill_only else 'power loss'}, stops {self.stop_share:g}, "
+            f"compaction every {self.snapshot_entries}, {self.clients} clients"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a name on the command line fixes; None is drawn from the seed."""
+
+    weather: Weather | None = None
+    nodes: int | None = None
+    faults: Mapping[str, int] | None = None
+    kill_only: bool | None = None
+    stop_share: float | None = None
+    snapshot_entries: int | None = None
+    read_share: float = 0.25
+    window: int | None = None
+    is_swarm: bool = True
+
+
+_WITHOUT_RARE = {k: v for k, v in ALL_FAULTS.items() if k not in ("flip", "sick_disk")}
+
+_STORM = {**_WITHOUT_RARE, "crash": 40, "crash_most": 12}
+
+# Leaders come and go, but nobody is away for long.
+_CHURN = {"partition": 10, "crash": 5, "transfer": 10, "pause": 5}
+
+PROFILES: Mapping[str, Profile] = {
+    "mixed": Profile(),
+    "tcp": Profile(weather=TCP),
+    "harsh": Profile(weather=HARSH),
+    "kill": Profile(weather=TCP, kill_only=True, stop_share=0.0),
+    "stops": Profile(
+        weather=HARSH, stop_share=0.003, is_swarm=False, kill_only=False, faults=_WITHOUT_RARE
+    ),
+    "compacting": Profile(weather=HARSH, snapshot_entries=10),
+    "handover": Profile(faults={"transfer": 10, "crash": 3, "partition": 2, "pause": 2}),
+    "slow-answers": Profile(
+        weather=SLOW_ANSWERS, nodes=5, faults=_CHURN, is_swarm=False, kill_only=False,
+        stop_share=0.0, window=12,
+    ),
+    "repeated-votes": Profile(
+        weather=REPEATED_VOTES, nodes=5, faults={"crash": 10, "crash_most": 3, "pause": 6},
+        is_swarm=False, kill_only=False, stop_share=0.0,
+    ),
+    "partitions": Profile(
+        weather=TCP, faults={"partition": 10, "pause": 3, "one_way": 3}, is_swarm=False,
+        kill_only=True, stop_share=0.0, read_share=0.7,
+    ),
+    # The prototype's fault mix: all of it, all the time, and every crash a power loss.
+    "storm-tcp": Profile(
+        weather=TCP, nodes=3, faults=_STORM, is_swarm=False, kill_only=False, stop_share=0.0
+    ),
+    "storm-harsh": Profile(
+        weather=HARSH, nodes=3, faults=_STORM, is_swarm=False, kill_only=False, stop_share=0.0
+    ),
+    "calm-compacting": Profile(
+        weather=TCP, nodes=3, faults={"partition": 5, "pause": 4, "reset": 4}, is_swarm=False,
+        kill_only=True, stop_share=0.0,
+    ),
+    "calm": Profile(weather=TCP, faults={}, stop_share=0.0, kill_only=True),
+}
+
+
+def make_plan(
+    seed: int,
+    *,
+    profile: str = "mixed",
+    nodes: int | None = None,
+    seconds: float = 25.0,
+    stock: bool = False,
+) -> Plan:
+    """Draw a plan.
+
+    Raises:
+        KeyError: no profile has this name.
+    """
+    fixed = PROFILES[profile]
+    rng = random.Random(f"{seed}/plan")
+    weather = rng.choice((TCP, HARSH))
+    drawn_nodes = rng.choice((3, 3, 5))
+    kill_only = rng.random() < 0.25
+    stop_share = rng.choice((0.0, 0.0, 0.001, 0.003))
+    snapshot_entries = rng.choice((10, 40, 40, 40, None))
+    faults = {name: weight for name, weight in ALL_FAULTS.items() if rng.random() < 0.7}
+    gap_us = rng.choice(((50 * MS, 800 * MS), (300 * MS, 2 * SECOND), (SECOND, 5 * SECOND)))
+    clients = rng.choice((2, 3, 4, 6))
+    think_us = rng.choice((40 * MS, 100 * MS, 250 * MS))
+    drift = rng.choice((0.0, 0.02, 0.1))
+    window = rng.choice((1, 1, 1, 8))
+    if fixed.faults is not None:
+        faults = dict(fixed.faults)
+    if fixed.snapshot_entries is not None:
+        snapshot_entries = fixed.snapshot_entries
+    if not fixed.is_swarm:
+        gap_us, clients, think_us, drift = (100 * MS, 1_200 * MS), 4, 100 * MS, 0.1
+        snapshot_entries = fixed.snapshot_entries or 40
+    return Plan(
+        seed=seed,
+        nodes=nodes or fixed.nodes or drawn_nodes,
+        weather=fixed.weather or weather,
+        seconds=seconds,
+        faults=faults,
+        gap_us=gap_us,
+        kill_only=kill_only if fixed.kill_only is None else fixed.kill_only,
+        stop_share=stop_share if fixed.stop_share is None else fixed.stop_share,
+        snapshot_entries=snapshot_entries,
+        clients=clients,
+        think_us=think_us,
+        read_share=fixed.read_share,
+        window=fixed.window or window,
+        drift=drift,
+        stock=stock,
+    )

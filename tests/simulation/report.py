@@ -1,0 +1,128 @@
+"""Many seeds: run them on several cores, add them up, print what a person needs.
+
+RULE: knows results, not worlds. A failing seed is one line that replays it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+
+from tests.simulation.plan import make_plan
+from tests.simulation.run import simulate
+from tests.simulation.trace import Trace
+from tests.simulation.world import Builder, Result
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One seed and how to run it. Everything is plain, so that it can go to another process."""
+
+    seed: int
+    profile: str = "mixed"
+    nodes: int | None = None
+    seconds: float = 25.0
+    engine: str = "guarded"
+    ablation: str | None = None
+
+    def replay(self) -> str:
+        """The command line that runs exactly this again, and tells the story."""
+        words = ["python -m tests.simulation", f"--seeds {self.seed}"]
+        if self.profile != "mixed" or self.ablation is not None:
+            words.append(f"--profile {self.profile}")
+        if self.nodes is not None:
+            words.append(f"--nodes {self.nodes}")
+        if self.seconds != 25.0:
+            words.append(f"--seconds {self.seconds:g}")
+        if self.engine != "guarded":
+            words.append(f"--engine {self.engine}")
+        if self.ablation is not None:
+            words.append(f"--ablate {self.ablation}")
+        return " ".join([*words, "--trace"])
+
+
+def run_job(job: Job, trace: Trace | None = None) -> Result:
+    """Run one seed here."""
+    # Late, as they change what they touch only while they are used.
+    from tests.simulation.ablations import ABLATIONS, prepare
+    from tests.simulation.stock import StockBuilder
+
+    is_stock = job.engine == "stock"
+    plan = make_plan(
+        job.seed, profile=job.profile, nodes=job.nodes, seconds=job.seconds, stock=is_stock
+    )
+    builder: Builder | None = None
+    if is_stock:
+        builder = StockBuilder()
+    if job.ablation is None:
+        return simulate(plan, builder, trace=trace)
+    with prepare(ABLATIONS[job.ablation]) as (ablated, change):
+        return simulate(change(plan), ablated, trace=trace)
+
+
+def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Result]]:
+    """Run many seeds, in order of the jobs, on so many processes."""
+    if workers <= 1:
+        for job in jobs:
+            yield job, run_job(job)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        yield from zip(jobs, pool.map(run_job, jobs, chunksize=4), strict=True)
+
+
+@dataclass(slots=True)
+class Summary:
+    """Added up over seeds."""
+
+    seeds: int = 0
+    virtual_us: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    failures: list[tuple[Job, Result]] = field(default_factory=list)
+
+    def add(self, job: Job, result: Result) -> None:
+        """Take in one result."""
+        self.seeds += 1
+        self.virtual_us += result.virtual_us
+        for name, number in result.counts.items():
+            self.counts[name] = self.counts.get(name, 0) + number
+        if result.invariant is not None:
+            self.failures.append((job, result))
+
+    def text(self) -> str:
+        """A few lines for a person."""
+        count = self.counts.get
+        lines = [
+            f"{self.seeds} seeds, {self.virtual_us / 3.6e9:.2f} virtual hours, "
+            f"{len(self.failures)} with a violation",
+            f"  {count('acknowledged', 0)} commands acknowledged, {count('reads', 0)} reads, "
+            f"{count('expired', 0)} sessions expired, {count('entries', 0)} entries committed",
+            f"  {count('crashes', 0)} crashes, {count('elections', 0)} elections, "
+            f"{count('hand-overs', 0)} hand-overs of {count('hand-overs asked', 0)} asked, "
+            f"{count('snapshots installed', 0)} snapshots installed",
+            f"  {count('flips', 0)} bits flipped: {count('refusals', 0)} starts refused, "
+            f"{count('flips without effect', 0)} without effect, "
+            f"{count('flips taken for a torn tail', 0)} at the torn end of a journal",
+        ]
+        return "\n".join(lines)
+
+
+def report(
+    jobs: Iterable[tuple[Job, Result]], say: Callable[[str], None], *, failures_max: int
+) -> Summary:
+    """Add results up; say each violation with its replay line as it comes."""
+    summary = Summary()
+    for job, result in jobs:
+        summary.add(job, result)
+        if result.invariant is not None and len(summary.failures) <= failures_max:
+            say(f"seed {job.seed}: {result.invariant}: {result.detail[:400]}")
+            say(f"  at {result.at_us / 1e6:.3f} s; replay: {job.replay()}")
+        elif summary.seeds % 100 == 0:
+            say(f"... {summary.seeds} seeds, {len(summary.failures)} with a violation")
+    return summary
+
+
+def workers_default() -> int:
+    """As many as there are cores."""
+    return os.cpu_count() or 1

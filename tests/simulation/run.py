@@ -1,0 +1,253 @@
+"""One seed from start to end: the storm, the healing, and what must be true afterwards."""
+
+from __future__ import annotations
+
+import gc
+import random
+from dataclasses import replace
+
+from cluster.node.node import Node, NodeSettings
+from cluster.replication.engine import EngineSettings, use_clock
+from cluster.replication.identity import Identity
+from cluster.replication.snapshots import InlineDumper
+from cluster.wire import snapshot
+from tests.simulation import faults
+from tests.simulation.clients import Client, Probe
+from tests.simulation.invariants import Entry, Violation
+from tests.simulation.network import MS, SECOND, TCP
+from tests.simulation.plan import Plan
+from tests.simulation.trace import Trace
+from tests.simulation.world import Builder, Host, Result, Subject, World
+
+CALM = replace(TCP, name="calm", slow=0.0)
+
+HEAL_US = 15 * SECOND
+"""So long after the last fault everything must work and agree again."""
+
+
+class GuardedReplica:
+    """The production node as the checker sees it."""
+
+    __slots__ = ("_engine", "_node")
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._engine = node.engine
+
+    @property
+    def role(self) -> str:
+        return self._engine.role
+
+    @property
+    def term(self) -> int:
+        return self._engine.term
+
+    @property
+    def voted_for(self) -> str | None:
+        return self._engine.voted_for
+
+    @property
+    def hard_state(self) -> tuple[int, str | None]:
+        journal = self._engine.journal
+        return journal.getCurrentTerm(), journal.getVotedForNodeId()
+
+    @property
+    def commit_index(self) -> int:
+        return self._engine.commit_index
+
+    @property
+    def applied_index(self) -> int:
+        return self._engine.applied_index
+
+    @property
+    def synced_index(self) -> int:
+        return self._engine.journal.synced_index
+
+    @property
+    def snapshot_index(self) -> int:
+        latest = self._engine.snapshots.latest
+        return 0 if latest is None else latest.index
+
+    @property
+    def log(self) -> list[Entry]:
+        # The list itself: it is looked at after every step.
+        return self._engine.journal._entries
+
+    @property
+    def is_transferring(self) -> bool:
+        return bool(self._engine._SyncObj__transferInProgress)
+
+    @property
+    def digest(self) -> object:
+        machine = self._node.machine
+        # A machine that stands elsewhere than the engine believes has no right digest.
+        return machine.digest if machine.index == self._engine.applied_index else None
+
+
+class GuardedBuilder:
+    """Builds the production node, or a subclass of it with a guard switched off."""
+
+    synced = True
+
+    def __init__(self, node_type: type[Node] = Node) -> None:
+        self._node_type = node_type
+
+    def enter(self, host: Host) -> None:
+        """The library's clock is one per process."""
+        use_clock(host.now)
+
+    def settings(self, host: Host) -> NodeSettings:
+        """Small segments and chunks, so that rotation and transfer happen all the time."""
+        plan = host.world.plan
+        entries = plan.snapshot_entries
+        return NodeSettings(
+            node=host.name,
+            peers=host.peers,
+            http=f"{host.name}:7101",
+            segment_bytes=4096,
+            engine=EngineSettings(
+                window=plan.window,
+                snapshot_entries=50_000 if entries is None else entries,
+                snapshot_chunk_bytes=300,
+                snapshot_window_bytes=1_200,
+            ),
+        )
+
+    def build(self, host: Host) -> tuple[Subject, GuardedReplica, int]:
+        """Recover a node."""
+        world = host.world
+        identity = Identity.open(
+            host.disk, cluster="simulation", node=host.name, fresh_unique=f"unique-{host.name}"
+        )
+        node = self._node_type(
+            self.settings(host),
+            identity=identity,
+            disk=host.disk,
+            clock=host.now,
+            wall_ms=host.wall_ms,
+            rng=random.Random(f"{world.plan.seed}/node {host.name} {host.boot}"),
+            send=host.send,
+            dumper=InlineDumper,
+        )
+        return node, GuardedReplica(node), identity.boot
+
+    def crashed(self, host: Host, subject: Subject, *, power: bool) -> None:
+        """Count what the node had done."""
+        assert isinstance(subject, Node)
+        host.world.count("snapshots installed", subject.engine.snapshots_installed)
+
+    def full_state(self, subject: Subject) -> bytes:
+        """The snapshot it would write."""
+        assert isinstance(subject, Node)
+        return b"".join(snapshot.encode(subject.machine.dump()))
+
+
+def simulate(
+    plan: Plan,
+    builder: Builder | None = None,
+    *,
+    trace: Trace | None = None,
+) -> Result:
+    """Run one seed. Never raises for what it finds: the result says what broke first."""
+    trace = trace or Trace()
+    world = World(plan, builder or GuardedBuilder(), trace)
+    world.say("world", f"seed {plan.seed}: {plan.describe()}")
+    was_enabled = gc.isenabled()
+    gc.disable()
+    result = Result(plan, 0)
+    try:
+        _run(world)
+    except Violation as violation:
+        result.invariant, result.detail = violation.invariant, violation.detail
+        result.at_us = world.now_us
+        world.say("world", f"VIOLATION {violation}")
+    finally:
+        if was_enabled:
+            gc.enable()
+    world.counts["elections"] = world.raft.elections
+    world.counts["entries"] = world.raft.top
+    world.counts["applied"] = world.timeline.applied
+    world.counts["expired"] = world.timeline.expired
+    world.counts["frames"] = world.network.sent
+    world.counts["steps"] = world.steps
+    result.counts = world.counts
+    result.virtual_us = world.now_us
+    result.hash = trace.hash
+    result.story = trace.story()
+    return result
+
+
+def _run(world: World) -> None:
+    plan = world.plan
+    rng = world.lots("start")
+    for host in world.hosts.values():
+        world.at(rng.randrange(100 * MS), host.start, lane=host.lane)
+    clients = [Client(world, number) for number in range(plan.clients)]
+    until_us = int(plan.seconds * SECOND)
+    world.spawn(faults.run(world, until_us), lane=40)
+    world.spawn(_watch_replies(world), lane=41)
+    world.run_until(until_us)
+
+    world.is_calm = True
+    for client in clients:
+        client.stop()
+    world.network.calm(CALM)
+    world.say("world", "the storm is over: everything is mended")
+    faults.heal(world)
+    _settle(world)
+
+
+def _watch_replies(world: World) -> faults.Nemesis:
+    """Every request gets its one reply, in time."""
+    while True:
+        yield SECOND
+        for host in world.hosts.values():
+            call = host.overdue()
+            if call is not None:
+                world.complain("every request is answered", f"{host.name} never answered {call}")
+
+
+def _settle(world: World) -> None:
+    """Wait until everybody agrees and works again, then compare whole states."""
+    hosts = [host for host in world.hosts.values() if not host.is_refused]
+    rng = world.lots("probes")
+    probes = [Probe(world, host, rng) for host in hosts]
+    timeline, raft = world.timeline, world.raft
+
+    def agrees() -> bool:
+        if not all(probe.is_answered for probe in probes):
+            return False
+        top = raft.top
+        for host in hosts:
+            # What started while the weather changed may still die of an old fault.
+            if host.replica is None or host.replica.applied_index != top:
+                return host.is_refused
+        return True
+
+    deadline_us = world.now_us + HEAL_US
+    # Look now and then: asking after every step would cost more than the steps.
+    while world.now_us < deadline_us:
+        world.run_until(world.now_us + 20 * MS)
+        hosts = [host for host in hosts if not host.is_refused]
+        probes = [probe for probe in probes if not probe.host.is_refused]
+        if agrees():
+            break
+    else:
+        state = {
+            host.name: None
+            if host.replica is None
+            else (host.replica.role, host.replica.term, host.replica.applied_index)
+            for host in hosts
+        }
+        answered = [probe.host.name for probe in probes if probe.is_answered]
+        raise Violation(
+            "works again after healing",
+            f"top {raft.top}, nodes {state}, writes answered through {answered}",
+        )
+    right = b"".join(snapshot.encode(timeline.machine.dump()))
+    for host in hosts:
+        assert host.subject is not None
+        world.builder.crashed(host, host.subject, power=False)
+        if world.builder.full_state(host.subject) != right:
+            raise Violation("equal states", f"{host.name} ends with another state than the log says")
+    world.say("world", f"all agree at {raft.top}")
