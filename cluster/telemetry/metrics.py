@@ -92,7 +92,7 @@ class Metrics:
 
     def __init__(self) -> None:
         # Without this every series has a second one that says when it began: a third of the page.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
