@@ -11,6 +11,7 @@ import random
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -83,6 +84,18 @@ def free_ports(count: int, rng: random.Random) -> list[int]:
     return found
 
 
+def set_priority(nice: int) -> None:
+    """Give us and all children to come a priority; below 0 needs root.
+
+    Where the kernel groups processes by session, `nice` counts within the group only, so the
+    group gets the same.
+    """
+    os.nice(nice)
+    group = Path("/proc/self/autogroup")
+    if group.exists():
+        group.write_text(str(nice))
+
+
 def cpu_s(pid: int) -> float:
     """User and system time of a process, all its threads, since its start."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -95,3 +108,10 @@ def machine_busy_s() -> float:
         int, Path("/proc/stat").read_text().partition("\n")[0].split()[1:]
     )
     return (user + nice + system + irq + softirq) / TICKS_PER_S
+
+
+def busy_share(window_s: float) -> float:
+    """Watch the machine for a while; 1.0 is all processors busy."""
+    before = machine_busy_s()
+    time.sleep(window_s)
+    return (machine_busy_s() - before) / window_s / (os.cpu_count() or 1)

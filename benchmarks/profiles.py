@@ -94,6 +94,8 @@ def _by_pyspy(folder: Path, placement: str, seconds: float, rng: random.Random) 
                     *("--duration", str(round(seconds + WARMUP_S))),
                     *("--format", "raw"),
                     *("--output", str(folder / f"{role}.raw")),
+                    # Who holds the interpreter: waiting for the disk is not work.
+                    "--gil",
                     "--nonblocking",
                     "--function",
                 ],

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from benchmarks import ceilings, failover, figures, profiles, throughput
+from benchmarks import ceilings, failover, figures, processes, profiles, throughput
 from benchmarks.contenders import REPOSITORY, Contender, Coterie, Etcd
 
 NAMES = ("locks", "ceilings", "failover", "handover", "profile")
@@ -32,6 +32,8 @@ def main() -> None:
     options = _options()
     # A terminal's Ctrl-C is an exception already; make the polite kill one too.
     signal.signal(signal.SIGTERM, _interrupt)
+    if options.nice:
+        processes.set_priority(options.nice)
     with tempfile.TemporaryDirectory(prefix="coterie-bench-", dir=options.folder) as name:
         folder = Path(name)
         facts = figures.machine(folder, REPOSITORY)
@@ -61,6 +63,18 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--without-etcd", action="store_true", help="Coterie alone")
     parser.add_argument(
+        "--patience",
+        type=float,
+        default=0.0,
+        help="seconds each cell of lock cycles may wait for, or repeat towards, a quiet machine [0]",
+    )
+    parser.add_argument(
+        "--nice",
+        type=int,
+        default=0,
+        help="priority of everything measured; below 0 pushes strangers aside, as root [0]",
+    )
+    parser.add_argument(
         "--folder", type=Path, default=None, help="for the nodes' data, on a real disk [$TMPDIR]"
     )
     parser.add_argument(
@@ -83,6 +97,7 @@ def _run(options: argparse.Namespace, folder: Path, facts: dict[str, object]) ->
     else:
         print("etcd is not installed (Debian: apt-get install etcd-server); Coterie runs alone.\n")
     versions = [contender.version for contender in contenders]
+    facts["nice"] = options.nice
     report: dict[str, Any] = {"machine": facts, "versions": versions}
     _say_machine(facts, versions)
     try:
@@ -125,6 +140,7 @@ def _locks(
         seconds=options.seconds,
         rounds=options.rounds,
         connections=options.connections,
+        patience_s=options.patience,
     ):
         report["locks"].append(cell)
         _progress(
