@@ -1,0 +1,206 @@
+"""The driver: rounds in one event loop, over real sockets, from start to the last word."""
+
+from __future__ import annotations
+
+import random
+import socket
+
+import pytest
+
+from cluster import errors
+from cluster.machine.commands import KeepAlive, OpenSession
+from cluster.machine.outcome import Opened, Renewed
+from cluster.node.pending import Answered, Failed, Reply
+from cluster.replication.disk import DiskFailed
+from tests.node.drivers import Trio, trio, until
+from tests.simulation.disk import SimDisk
+
+
+@pytest.mark.both_loops
+async def test_three_drivers_elect_a_leader_and_each_answers() -> None:
+    """All states are equal in the end."""
+    async with trio() as three:
+        sessions = [await three.session(name, nonce=name) for name in "abc"]
+        assert len(set(sessions)) == 3
+        replies: list[Reply] = []
+        for name in "abc":
+            three[name].node.read(replies.append)
+        await until(lambda: len(replies) == 3)
+        assert all(isinstance(reply, Answered) for reply in replies)
+        for name in "abc":
+            assert [s.id for s in three[name].node.machine.sessions] == sessions
+        assert len({three[name].node.machine.digest for name in "abc"}) == 1
+        assert three.fatal == []
+
+
+async def test_another_leader_takes_over_and_answers_what_was_under_way() -> None:
+    """The leader stops without a word; a request at a follower is answered once."""
+    async with trio() as three:
+        leader = three.leader
+        assert leader is not None
+        asked = next(name for name in "abc" if name != leader)
+        await three.stop(leader)
+        replies: list[Reply] = []
+        three[asked].node.submit(OpenSession("x", 600_000), replies.append, timeout_ms=60_000)
+        # Without a leader it may fail, definitely, when the election takes long: then ask again.
+        await until(lambda: replies)
+        reply = replies[0]
+        if isinstance(reply, Failed):
+            assert isinstance(reply.error, errors.NoLeader)
+        else:
+            assert isinstance(reply.outcome, Opened)
+        assert len(replies) == 1
+
+
+async def test_a_node_that_was_away_catches_up_also_by_a_snapshot() -> None:
+    """It starts again on its own disk, with the next boot number."""
+    async with trio() as three:
+        leader = three.leader
+        assert leader is not None
+        away = next(name for name in "abc" if name != leader)
+        session = await three.session(leader)
+        await three.stop(away)
+        for _ in range(120):
+            assert isinstance(await three.ask(leader, KeepAlive(session)), Renewed)
+        driver = await three.start(away)
+        assert driver.node.identity.boot == 2
+        await until(three.is_level)
+        assert driver.node.engine.snapshots_installed == 1
+        assert driver.node.machine.sessions.get(session) is not None
+
+
+async def test_a_node_that_comes_back_with_an_empty_disk_is_not_let_in() -> None:
+    """Its votes and acknowledgements are forgotten: peers know it by the name of its disk."""
+    async with trio() as three:
+        leader = three.leader
+        assert leader is not None
+        lost = next(name for name in "abc" if name != leader)
+        await three.stop(lost)
+        driver = await three.start(lost, disk=SimDisk(random.Random("new")))
+        await until(lambda: driver.transport.stats[leader].last_error is not None)
+        assert driver.node.engine.leader is None
+        assert lost not in three[leader].transport.connected
+        await three.session(leader)
+
+
+async def test_a_fatal_error_ends_rounds_once_and_nothing_more_is_said() -> None:
+    """The memory of this node may promise what its disk does not hold; the others go on."""
+    async with trio() as three:
+        leader = three.leader
+        assert leader is not None
+        driver, disk = three[leader], three.disks[leader]
+        assert isinstance(disk, SimDisk)
+        replies: list[Reply] = []
+        driver.node.submit(OpenSession("x", 600_000), replies.append)
+        disk.sync_fails = True
+        await until(lambda: three.fatal)
+        rounds, sent = driver.node.counters.rounds, driver.transport.stats
+        frames = {peer: stats.frames_out for peer, stats in sent.items()}
+        driver.wake()
+        others = [name for name in "abc" if name != leader]
+        await until(lambda: any(three[name].node.engine.is_settled_leader for name in others))
+        driver.wake()
+        assert [(name, type(error)) for name, error in three.fatal] == [(leader, DiskFailed)]
+        assert driver.node.counters.rounds == rounds
+        assert {peer: stats.frames_out for peer, stats in sent.items()} == frames
+        # Stopping it answers who still waits: it may have happened.
+        assert replies == []
+        await three.stop(leader)
+        (reply,) = replies
+        assert isinstance(reply, Failed) and not reply.error.definite
+        await three.session(others[0])
+
+
+async def test_draining_a_leader_hands_over_first_and_answers_everybody() -> None:
+    """When drain returns another node leads, and what was under way here is answered."""
+    async with trio() as three:
+        leader = three.leader
+        assert leader is not None
+        driver = three[leader]
+        term = driver.node.engine.term
+        events: list[str] = []
+
+        def on_reply(reply: Reply) -> None:
+            assert isinstance(reply, Answered), reply
+            events.append("answered")
+
+        for number in range(50):
+            driver.node.submit(OpenSession(f"x{number}", 600_000), on_reply, timeout_ms=60_000)
+        await driver.drain(20.0)
+        events.append("drained")
+        assert events == ["answered"] * 50 + ["drained"]
+        assert not driver.node.engine.is_leader
+        assert driver.node.engine.term == term + 1
+        with pytest.raises(errors.ShuttingDown):
+            driver.node.submit(OpenSession("late", 600_000), on_reply)
+        await three.stop(leader)
+        await until(three.is_level)
+        assert len(three[three.leader or "a"].node.machine.sessions) == 50
+
+
+async def test_draining_a_follower_or_an_idle_node_ends_at_once() -> None:
+    """Nothing to hand over, nothing to wait for."""
+    async with trio() as three:
+        leader = three.leader
+        follower = next(name for name in "abc" if name != leader)
+        await three[follower].drain(20.0)
+        assert three.leader == leader
+
+
+async def test_draining_gives_up_what_nobody_answers() -> None:
+    """Without a majority the time it was given ends it."""
+    async with trio() as three:
+        leader = three.leader
+        assert leader is not None
+        for name in [name for name in "abc" if name != leader]:
+            await three.stop(name)
+        replies: list[Reply] = []
+        three[leader].node.submit(OpenSession("x", 600_000), replies.append, timeout_ms=60_000)
+        await three[leader].drain(0.3)
+        assert replies == []
+        await three.stop(leader)
+        assert len(replies) == 1 and isinstance(replies[0], Failed)
+
+
+async def test_stopping_twice_answers_once() -> None:
+    """And no round comes after it, whoever wakes the driver."""
+    async with trio() as three:
+        driver = three["a"]
+        replies: list[Reply] = []
+        driver.node.submit(OpenSession("x", 600_000), replies.append)
+        await driver.stop()
+        await driver.stop()
+        rounds = driver.node.counters.rounds
+        driver.wake()
+        driver.on_frame("b", b"\x00")
+        await until(lambda: three["b"].node.counters.rounds > 10)
+        assert len(replies) == 1
+        assert driver.node.counters.rounds == rounds
+
+
+async def test_an_address_in_use_is_told_at_the_start() -> None:
+    """Nothing stays open."""
+    three = Trio()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", three.ports["a"]))
+        taken.listen()
+        with pytest.raises(OSError):
+            await three.start("a")
+        await three.stop("a")
+
+
+async def test_many_wakes_are_one_round() -> None:
+    """Requests and frames of one turn of the loop share it."""
+    three = Trio({"a": SimDisk(random.Random("a"))})
+    driver = await three.start("a")
+    await until(three.is_level)
+    # In one turn of the loop, so nothing of the driver runs in between.
+    rounds = driver.node.counters.rounds
+    for _ in range(100):
+        driver.wake()
+    replies: list[Reply] = []
+    for number in range(20):
+        driver.node.submit(OpenSession(f"x{number}", 600_000), replies.append)
+    await until(lambda: len(replies) == 20)
+    assert driver.node.counters.rounds - rounds < 20
+    await three.stop("a")
