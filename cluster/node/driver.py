@@ -57,8 +57,10 @@ class Driver:
         self._on_fatal = on_fatal
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._round_is_due = False
         self._is_stopped = True
+        self._is_closed = False
         self.transport = Transport(
             cluster=identity.cluster,
             node=identity.node,
@@ -122,9 +124,10 @@ class Driver:
 
     async def stop(self) -> None:
         """Stop rounds and connections. Whoever still waits is told that it may have happened."""
-        if self._is_stopped:
+        if self._is_closed:
             return
-        self._is_stopped = True
+        # Also after a fatal error, which has stopped the rounds and nothing else.
+        self._is_closed = self._is_stopped = True
         if self._timer is not None:
             self._timer.cancel()
         self.node.close()
@@ -154,20 +157,27 @@ class Driver:
             self._round_is_due = True
             self._loop.call_soon(self._round)
 
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._round()
+
     def _round(self) -> None:
         self._round_is_due = False
         if self._is_stopped:
             return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         try:
             delay = self.node.round()
         except BaseException as error:  # noqa: BLE001  (whatever it is, this node is done)
             self._is_stopped = True
             self._on_fatal(error)
             return
-        if delay > 0:
-            self._timer = self._loop.call_later(delay, self._round)
-        else:
+        if delay <= 0:
             self.wake()
+            return
+        due = self._loop.time() + delay
+        if self._timer is not None:
+            # One that fires earlier costs an idle round; a new one for each would cost more.
+            if self._timer_at <= due:
+                return
+            self._timer.cancel()
+        self._timer, self._timer_at = self._loop.call_later(delay, self._on_timer), due

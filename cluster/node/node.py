@@ -199,6 +199,7 @@ class Node:
         self._anchor_due = False
         now = clock()
         self._sweep_at = now
+        self._tick_at = now
         self._status_at = now
         self._leader_lost_at = now
         journal = Journal.open(disk, segment_bytes=settings.segment_bytes)
@@ -213,7 +214,7 @@ class Node:
             rng=rng,
             settings=settings.engine,
         )
-        self._leadership = (self.engine.role, self.engine.leader, self.engine.term)
+        self._leadership = self.engine.leadership
 
     # ---- requests from the gateway
 
@@ -403,8 +404,10 @@ class Node:
             self._send_fresh(now)
         if self._reads:
             self._start_reads(now)
-        self.engine.tick()
-        self._follow_leadership(now)
+        if self.engine.tick_wanted or now >= self._tick_at or self._has_payload(now):
+            self._tick_at = now + self.settings.round_every
+            self.engine.tick()
+            self._follow_leadership(now)
         if self._reads_confirmed:
             self._serve_reads()
         if now >= self._status_at:
@@ -462,16 +465,11 @@ class Node:
 
     def next_payload(self) -> bytes | None:
         """Seal what is queued, or a timer entry where a deadline is due."""
-        clock, now = self._cluster_clock, self._clock()
-        if not clock.leads:
+        now = self._clock()
+        if not self._cluster_clock.leads or not self._is_due(now):
             return None
-        now_ms = clock.now_ms(now)
-        if not self._batcher and not self._anchor_due:
-            deadline_ms = self.machine.next_deadline_ms()
-            if deadline_ms is None or deadline_ms > now_ms:
-                return None
         self._anchor_due = False
-        payload, count = self._batcher.seal(now_ms, self._wall_ms())
+        payload, count = self._batcher.seal(self._cluster_clock.now_ms(now), self._wall_ms())
         self.counters.entries_sealed += 1
         self.counters.commands_sealed += count
         return payload
@@ -567,7 +565,7 @@ class Node:
     def _follow_leadership(self, now: float) -> None:
         """Notice a change of role, leader or term, and bring what is unresolved to the new one."""
         engine = self.engine
-        leadership = (engine.role, engine.leader, engine.term)
+        leadership = engine.leadership
         if leadership != self._leadership:
             before, self._leadership = self._leadership, leadership
             if engine.leader != before[1]:
@@ -582,7 +580,7 @@ class Node:
                 self._settle_handover()
                 self._reask_reads()
                 self._send_unresolved(now)
-        if engine.is_settled_leader and not self._cluster_clock.leads:
+        if not self._cluster_clock.leads and engine.is_settled_leader:
             self._begin_to_lead(now)
 
     def _begin_to_lead(self, now: float) -> None:
@@ -844,13 +842,24 @@ class Node:
             return "the leader is not reachable"
         return None
 
+    def _has_payload(self, now: float) -> bool:
+        """A tick would seal an entry."""
+        return self._cluster_clock.leads and self.engine.can_take_entry and self._is_due(now)
+
+    def _is_due(self, now: float) -> bool:
+        """On the leader: there is something to put into an entry, be it only the time."""
+        if self._batcher or self._anchor_due:
+            return True
+        deadline_ms = self.machine.next_deadline_ms()
+        return deadline_ms is not None and deadline_ms <= self._cluster_clock.now_ms(now)
+
     def _next_round(self, now: float) -> float:
         engine = self.engine
-        if engine.wants_round or self._inbox:
+        if engine.tick_wanted or self._inbox:
             return 0.0
-        delay = self.settings.round_every
-        if self._cluster_clock.leads and engine.last_index == engine.commit_index:
-            if self._batcher and engine.can_lead_on:
+        delay = max(self._tick_at - now, 0.0)
+        if self._cluster_clock.leads and engine.can_take_entry:
+            if self._batcher:
                 return 0.0
             deadline_ms = self.machine.next_deadline_ms()
             if deadline_ms is not None:

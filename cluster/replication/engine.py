@@ -288,6 +288,9 @@ class Engine(syncobj.SyncObj):
         self.elections_started = 0
         self.snapshots_installed = 0
         self.dumps_failed = 0
+        # Something has happened that only a tick looks at. Most messages are done with when they
+        # are taken: a round of them alone needs no tick.
+        self.tick_wanted = True
         self._rng = rng
         self._peers = {name: Peer(name) for name in peers}
         self._out: list[tuple[str, bool, bytes]] = []
@@ -402,19 +405,34 @@ class Engine(syncobj.SyncObj):
         return int(self._SyncObj__noopIDx or 0)
 
     @property
-    def can_lead_on(self) -> bool:
-        """No hand-over is under way."""
-        return self._handover is None
-
-    @property
     def leader_heard_at(self) -> float:
         """When we last heard the leader, on the library's clock; now, if we lead."""
         return self._now() if self.is_leader else self._leader_heard_at
 
     @property
-    def wants_round(self) -> bool:
-        """Committed entries wait to be applied: another round should follow at once."""
-        return bool(self._SyncObj__raftCommitIndex > self._SyncObj__raftLastApplied)
+    def can_lead_on(self) -> bool:
+        """No hand-over is under way."""
+        return self._handover is None
+
+    @property
+    def leadership(self) -> tuple[int, str | None, int]:
+        """Role, leader and term, to notice a change by comparison."""
+        leader = self._SyncObj__raftLeader
+        return (
+            self._SyncObj__raftState,
+            None if leader is None else leader.id,
+            self._SyncObj__raftCurrentTerm,
+        )
+
+    @property
+    def can_take_entry(self) -> bool:
+        """Leads, knows all that is promised, and the window for one more entry is open."""
+        return bool(
+            self._SyncObj__raftState == _LEADER
+            and self._handover is None
+            and self.journal[-1][1] - self._SyncObj__raftCommitIndex < self.settings.window
+            and self._SyncObj__raftLastApplied >= self._SyncObj__noopIDx
+        )
 
     def lag_of(self, peer: str) -> int | None:
         """On a leader: entries the peer is not known to hold."""
@@ -452,11 +470,15 @@ class Engine(syncobj.SyncObj):
         sender = self._peers.get(peer)
         if sender is None:
             return
-        _HANDLERS[type(message)](self, sender, message)
+        kind = type(message)
+        if kind is not Append and kind is not AppendAnswer:
+            self.tick_wanted = True
+        _HANDLERS[kind](self, sender, message)
 
     def tick(self) -> None:
         """Advance: hand-over, pre-vote, stock tick, commit notice, confirmed reads."""
         now = self._now()
+        self.tick_wanted = False
         self._resolve_deposed(now)
         self._consider_election(now)
         self._consider_compaction()
@@ -471,6 +493,8 @@ class Engine(syncobj.SyncObj):
             for read in self._reads.take_ready(self.applied_index, self._peers):
                 read.on_ready(read.index)
             self._step_handover(now)
+        if self._SyncObj__raftCommitIndex > self._SyncObj__raftLastApplied:
+            self.tick_wanted = True
 
     def flush(
         self, send: Callable[[str, bytes], object], push: Callable[[], None] = lambda: None
@@ -484,6 +508,9 @@ class Engine(syncobj.SyncObj):
         A leader's entries may travel while it writes its own: the message does not say that we
         have them. Not so where term or vote changed in this round.
         """
+        if not self._out:
+            self.journal.sync()
+            return
         out, self._out = self._out, []
         self._encoded = None
         if self.is_leader and not self.journal.hard_state_changed:
@@ -510,6 +537,7 @@ class Engine(syncobj.SyncObj):
             return
         self._reads.add(self.commit_index, on_ready)
         self._SyncObj__newAppendEntriesTime = 0
+        self.tick_wanted = True
 
     def transfer(self, to: str | None, on_done: Callable[[str | None], None]) -> None:
         """Hand leadership over (G13).
@@ -541,6 +569,7 @@ class Engine(syncobj.SyncObj):
             return
         deadline = now + self.settings.election_min
         self._handover = Handover(max(candidates)[1], deadline, on_done)
+        self.tick_wanted = True
 
     # ---- start
 
@@ -706,6 +735,8 @@ class Engine(syncobj.SyncObj):
             },
         )
         self._answer_claim = None
+        if self._SyncObj__raftCommitIndex > self._SyncObj__raftLastApplied:
+            self.tick_wanted = True
 
     def _from_present_leader(self, peer: Peer, message: Append | Snapshot) -> bool:
         """Refuse an old leader, note a live one. Called before the stock handler."""
@@ -740,6 +771,12 @@ class Engine(syncobj.SyncObj):
         if self._SyncObj__raftNextIndex[peer] <= match:
             self._SyncObj__raftNextIndex[peer] = match + 1
         self._heard(peer, answer.beat)
+        if (
+            match > self._SyncObj__raftCommitIndex
+            or self._reads.waiting
+            or self._handover is not None
+        ):
+            self.tick_wanted = True
 
     def _heard(self, peer: Peer, beat: int) -> None:
         self._heard_at[peer.id] = self._now()
@@ -951,9 +988,7 @@ class Engine(syncobj.SyncObj):
 
     def _checkCommandsToApply(self) -> None:
         """Take one payload from above into the log, if we lead and the window is open."""
-        if not self.is_settled_leader or self._handover is not None:
-            return
-        if self.last_index - self.commit_index >= self.settings.window:
+        if not self.can_take_entry:
             return
         payload = self.application.next_payload()
         if payload is None:
@@ -967,6 +1002,9 @@ class Engine(syncobj.SyncObj):
         self._applyCommand(_REGULAR + payload, on_outcome)
         super()._checkCommandsToApply()
         self._SyncObj__sendAppendEntries()
+        if not self._peers:
+            # Alone, the flush of this round commits it.
+            self.tick_wanted = True
 
     def _SyncObj__applyLogEntries(self) -> bool:
         """Apply, but a bounded number: heartbeats must not stop after a restart."""
