@@ -10,6 +10,7 @@ import asyncio
 import gc
 import os
 import random
+import resource
 import secrets
 import signal
 import ssl
@@ -38,6 +39,8 @@ EXIT_DATA = 65
 EXIT_FATAL = 70
 EXIT_ADDRESS = 71
 
+_FILES = 65_536
+
 log = structlog.get_logger("coterie")
 
 
@@ -47,6 +50,7 @@ def serve(config: Config) -> int:
     Returns:
         the process's exit code; 0 after SIGTERM or SIGINT.
     """
+    _allow_many_files()
     logs.configure(log_format=config.log_format, level=config.log_level)
     for warning in config.warnings:
         log.warning(warning)
@@ -136,6 +140,14 @@ async def _serve(config: Config, disk: OsDisk) -> int:
         await gateway.stop(grace_s=1.0)
     log.info("stopped", node=config.node)
     return 0
+
+
+def _allow_many_files() -> None:
+    """Every client is a descriptor: take as many as the system lets us have without asking."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _settings(config: Config) -> NodeSettings:

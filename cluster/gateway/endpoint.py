@@ -43,6 +43,7 @@ TOKEN_HEADER: Final = istr("Coterie-Token")
 STALE_HEADER: Final = istr("Coterie-Stale-Ms")
 KEY_HEADER: Final = istr("Idempotency-Key")
 HUNG_UP_STATUS: Final = 499
+_CURLS_DEFAULT: Final = "application/x-www-form-urlencoded"
 
 
 @dataclass(slots=True)
@@ -122,6 +123,10 @@ class Endpoint:
     async def _answer(self, request: web.Request) -> web.Response:
         headers = request.headers
         content_type = headers.get(hdrs.CONTENT_TYPE)
+        if content_type == _CURLS_DEFAULT and hdrs.ORIGIN not in headers:
+            # What `curl -d` says of any body. A page in a browser that posts a form to us across
+            # sites says the same, but always with its origin: that stays refused.
+            content_type = None
         cbor = wants_cbor(headers.get(hdrs.ACCEPT), content_type)
         try:
             return await self._serve(request, content_type, cbor)

@@ -53,6 +53,16 @@ async def test_a_compressed_body_is_refused(api: Api) -> None:
     assert (got.status, got.code) == (415, "unsupported_media_type")
 
 
+async def test_what_curl_says_by_default_is_json(api: Api) -> None:
+    """`curl -d` works without a header; a form of another site in a browser does not."""
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    got = await api.post("/v1/sessions", data=b'{"ttl": "30s"}', headers=form)
+    assert (got.status, got.headers["Content-Type"]) == (201, "application/json")
+    from_browser = {**form, "Origin": "http://elsewhere.example"}
+    got = await api.post("/v1/sessions", data=b'{"ttl": "30s"}', headers=from_browser)
+    assert (got.status, got.code) == (415, "unsupported_media_type")
+
+
 async def test_cbor_goes_both_ways(api: Api) -> None:
     """Asked in CBOR, answered in CBOR, problems too; Accept can ask for the other."""
     got = await api.post("/v1/sessions", {"ttl": "30s"}, as_cbor=True)
