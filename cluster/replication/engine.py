@@ -21,12 +21,12 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import pysyncobj
 from pysyncobj import syncobj
 from pysyncobj.config import FAIL_REASON, SERIALIZER_STATE, SyncObjConf
-from pysyncobj.node import Node as Peer
+from pysyncobj.node import Node as StockNode
 from pysyncobj.transport import Transport as StockTransport
 
 from cluster.replication.guard import (
@@ -200,6 +200,25 @@ class EngineSettings:
     transfer_lag_max: int = 1_000
 
 
+class Peer(int, StockNode):
+    """A member as the library sees it: a small number with a name.
+
+    The library keys its tables by members and compares them by a property, in Python: a twentieth
+    of a command's cost. A number does both at once, and keeps the order of a set of them the same
+    in every run.
+    """
+
+    id = ""
+
+    def __new__(cls, number: int, name: str) -> Self:
+        """Make member `number` of this node's own list."""
+        return super().__new__(cls, number)
+
+    def __init__(self, number: int, name: str) -> None:
+        StockNode.__init__(self, name)
+        object.__setattr__(self, "id", name)
+
+
 class _Outbox(StockTransport):
     """The transport as the library sees it: hands every message to the engine."""
 
@@ -292,7 +311,7 @@ class Engine(syncobj.SyncObj):
         # are taken: a round of them alone needs no tick.
         self.tick_wanted = True
         self._rng = rng
-        self._peers = {name: Peer(name) for name in peers}
+        self._peers = {name: Peer(at, name) for at, name in enumerate(sorted(peers), start=1)}
         self._out: list[tuple[str, bool, bytes]] = []
         self._encoded: tuple[Append, bytes] | None = None
         self._prevote = PreVote(rng.getrandbits(48))
@@ -335,7 +354,7 @@ class Engine(syncobj.SyncObj):
             logCompactionMinEntries=10**12,
         )
         super().__init__(
-            Peer(node), list(self._peers.values()), conf, transport=_Outbox(self._on_send)
+            Peer(0, node), list(self._peers.values()), conf, transport=_Outbox(self._on_send)
         )
         self._poller = _Idle()
         self._serializer = _Serializer(self, dumper)

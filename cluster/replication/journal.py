@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from typing import Final, Self, TypeAlias, overload
+from typing import Final, Self, TypeAlias
 from zlib import crc32
 
 from cluster.replication.disk import Disk, DiskFailed, File
@@ -97,8 +97,11 @@ class JournalMisuse(Exception):
     """The engine asked for something that would lose or falsify the log: our own bug, fatal."""
 
 
-class Journal:
+class Journal(list["Entry"]):
     """The log in memory, and its records on the disk.
+
+    It is the list of its entries, because the library asks for one of them a hundred times per
+    command: so reading costs no Python. Only the methods below may change it.
 
     Satisfies the journal interface of pysyncobj, where positions count from the first kept
     entry: `deleteEntriesFrom(3)` keeps three entries.
@@ -106,10 +109,10 @@ class Journal:
 
     def __init__(self, disk: Disk, *, segment_bytes: int, reserve: bool) -> None:
         """Called by open only."""
+        super().__init__()
         self._disk = disk
         self._segment_bytes = segment_bytes
         self._reserve = segment_bytes if reserve else 0
-        self._entries: list[Entry] = []
         self._size_bytes = 0
         self._term = 0
         self._vote: str | None = None
@@ -168,7 +171,7 @@ class Journal:
         file.sync()
         self._buffer.clear()
         self._hard_state_changed = False
-        self._synced_index = self._entries[-1][1] if self._entries else 0
+        self._synced_index = self[-1][1] if self else 0
         if file.size >= self._segment_bytes:
             file.close()
             self._start_segment(self._segments[-1][0] + 1)
@@ -204,7 +207,7 @@ class Journal:
     @property
     def vacant(self) -> bool:
         """No entry and no hard state: brand new, or the disk was wiped."""
-        return not self._entries and self._term == 0 and self._vote is None
+        return not self and self._term == 0 and self._vote is None
 
     # ---- pysyncobj's interface --------------------------------------------------------------
 
@@ -214,7 +217,7 @@ class Journal:
         Raises:
             JournalMisuse: a gap, a term going back, a term above the current one.
         """
-        entries = self._entries
+        entries = self
         if entries:
             _, last_index, last_term = entries[-1]
             if idx != last_index + 1:
@@ -245,7 +248,7 @@ class Journal:
 
         The entries of the snapshot are to be added before the next sync.
         """
-        self._entries.clear()
+        super().clear()
         self._size_bytes = 0
         self._synced_index = 0
         self._first_kept = 0
@@ -261,7 +264,7 @@ class Journal:
         Raises:
             JournalMisuse: one of them is committed.
         """
-        entries = self._entries
+        entries = self
         if entryFrom < 0:
             raise JournalMisuse(f"cut from position {entryFrom}")
         if entryFrom >= len(entries):
@@ -284,7 +287,7 @@ class Journal:
         Raises:
             JournalMisuse: none would be left.
         """
-        entries = self._entries
+        entries = self
         if entryTo <= 0:
             return
         if entryTo >= len(entries):
@@ -293,16 +296,6 @@ class Journal:
         del entries[:entryTo]
         self._first_kept = entries[0][1]
         self._emit(_INDEX.pack(_KIND_FIRST_KEPT, self._first_kept))
-
-    @overload
-    def __getitem__(self, item: int) -> Entry: ...
-    @overload
-    def __getitem__(self, item: slice) -> list[Entry]: ...
-    def __getitem__(self, item: int | slice) -> Entry | list[Entry]:
-        return self._entries[item]
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
     def setRaftCommitIndex(self, raftCommitIndex: int) -> None:
         """Remember what must not be cut. In memory; recorded once a second as the floor."""
@@ -337,7 +330,7 @@ class Journal:
 
     def onOneSecondTimer(self) -> None:
         """Record the commit index as a floor, if it has risen: an end below it is a loss."""
-        last = self._entries[-1][1] if self._entries else 0
+        last = self[-1][1] if self else 0
         floor = min(self._commit, last)
         if floor > self._floor:
             self._floor = floor
@@ -377,7 +370,7 @@ class Journal:
             self._term,
             self._first_kept,
             self._floor,
-            self._entries[-1][1] if self._entries else 0,
+            self[-1][1] if self else 0,
         ) + _vote_bytes(self._vote)
         crc = crc32(payload, number)
         file = self._disk.create(_segment_name(number), self._reserve)
@@ -426,8 +419,8 @@ class Journal:
             end = replay.segment(number, data, is_last=is_last, torn_allowed=torn_allowed)
         last_name = _segment_name(numbers[-1])
         replay.check_end(last_name, end)
-        self._entries = replay.entries
-        self._size_bytes = _record_bytes(self._entries)
+        self[:] = replay.entries
+        self._size_bytes = _record_bytes(self)
         self._term = replay.term
         self._vote = replay.vote
         self._floor = replay.floor

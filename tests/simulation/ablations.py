@@ -142,7 +142,7 @@ def _failed_sync_ignored() -> Any:
             self._failed = False
             self._buffer.clear()
             self._hard_state_changed = False
-            self._synced_index = self._entries[-1][1] if self._entries else 0
+            self._synced_index = self[-1][1] if self else 0
 
     return _replaced(Journal, sync=careless)
 

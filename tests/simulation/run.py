@@ -71,7 +71,7 @@ class GuardedReplica:
     @property
     def log(self) -> list[Entry]:
         # The list itself: it is looked at after every step.
-        return self._engine.journal._entries
+        return self._engine.journal
 
     @property
     def is_transferring(self) -> bool:
