@@ -736,6 +736,41 @@ def test_no_change_of_leader_ends_a_session_early(make: Make, seed: int) -> None
     assert nodes.now() - began >= 5.99
 
 
+def test_no_time_passes_for_a_lease_while_nobody_leads(make: Make) -> None:
+    """Also on the clock of a node that led before and leads again."""
+    nodes = make()
+    nodes.elect("a")
+    session = nodes.session("a", ttl_ms=4_000)
+    for name in "abc":
+        nodes.isolate(name)
+    nodes.run(6.0)
+    assert nodes["a"].engine.leader is None
+    nodes.heal()
+    nodes.elect("a")
+    nodes.run(0.5)
+    assert nodes.answer(nodes.submit("b", KeepAlive(session))) == Renewed(session, 4_000)
+
+
+def test_a_deposed_leader_seals_nothing_of_what_it_had_queued(make: Make) -> None:
+    """Every origin brings what is unresolved to the next leader itself."""
+    nodes = make()
+    leader = nodes.elect("a")
+    nodes.drop(carries(AppendAnswer, target="a"))
+    asks = [nodes.submit("b", OpenSession("first", 60_000))]
+    nodes.run(0.02)
+    asks += [nodes.submit("b", OpenSession(f"x{number}", 60_000)) for number in range(5)]
+    nodes.run(0.02)
+    nodes.isolate("a")
+    nodes.until(lambda: nodes.leader in ("b", "c") and all(ask.is_over for ask in asks))
+    sealed = leader.counters.commands_sealed
+    assert sealed == 1
+    nodes.heal()
+    nodes.elect("a")
+    nodes.run(0.2)
+    assert leader.counters.commands_sealed == sealed
+    assert sessions_of(nodes, "a") == 6
+
+
 def test_a_keepalive_moves_the_deadline(make: Make) -> None:
     """By a whole TTL from the time of its entry."""
     nodes = make()

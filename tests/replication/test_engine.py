@@ -313,8 +313,8 @@ def test_a_conflict_of_200_entries_is_repaired_in_one_round_trip(make: Make) -> 
     group.until(lambda: group.leader in ("b", "c"))
     leader = group.leader
     assert leader is not None
-    group.propose(leader, b"new")
-    group.until(lambda: not group.toy(leader).queue)
+    group.propose(leader, *numbered(220, "new"))
+    group.until(lambda: group.engine(leader).commit_index > 220)
     group.toy("a").queue.clear()
     group.heal()
     mark = len(group.sent)
@@ -325,7 +325,7 @@ def test_a_conflict_of_200_entries_is_repaired_in_one_round_trip(make: Make) -> 
         if p.source == "a" and isinstance(p.message, AppendAnswer) and not p.message.success
     ]
     assert 1 <= len(refusals) <= 2
-    assert group.toy("a").payloads == [b"new"]
+    assert group.toy("a").payloads == numbered(220, "new")
 
 
 def test_a_leader_that_differs_in_a_final_entry_stops_the_process(make: Make) -> None:
@@ -437,10 +437,25 @@ def test_a_vote_of_an_old_term_counts_nothing(make: Make) -> None:
     group.until(lambda: bool(votes.caught))
     old = votes.caught[0]
     candidate = group.engine(old.target)
-    group.until(lambda: candidate.role == "candidate" and candidate.term > old.message.term)
+    group.until(
+        lambda: (
+            candidate.role == "candidate"
+            and candidate.term > old.message.term
+            and any(
+                p.source == old.source and p.message.term == candidate.term for p in votes.caught
+            )
+        )
+    )
     group.send_again(old)
     group.step()
     assert candidate.role == "candidate"
+    # And takes nothing from the same voter's vote of this term.
+    present = next(
+        p for p in votes.caught if (p.source, p.message.term) == (old.source, candidate.term)
+    )
+    group.send_again(present)
+    group.step()
+    assert candidate.is_leader
 
 
 def test_a_next_index_beyond_the_log_is_ignored(make: Make) -> None:
@@ -589,6 +604,25 @@ def test_late_prevote_answers_start_no_election_against_a_new_leader(make: Make)
     assert (engine.term, engine.elections_started) == (term, started)
 
 
+def test_late_prevote_answers_start_no_election_against_a_leader_that_is_back(make: Make) -> None:
+    """It was silent for a moment, in the same term; then it is heard again."""
+    group = make()
+    engine = group.elect("a")
+    term, mark = engine.term, len(group.sent)
+    grants = group.hold(carries(PreVoteAnswer))
+    for other in ("b", "c"):
+        group.cut("a", other)
+    group.until(lambda: bool(grants.caught))
+    asker = group.engine(grants.caught[0].target)
+    group.heal()
+    engine.read_index(lambda _: None)
+    group.until(lambda: asker.leader == "a")
+    grants.release()
+    group.run(0.1)
+    assert (group.leader, engine.term, asker.term) == ("a", term, term)
+    assert [p for p in group.sent[mark:] if isinstance(p.message, VoteRequest)] == []
+
+
 def test_a_leader_cut_off_steps_down_within_a_second_and_serves_no_read_meanwhile(
     make: Make,
 ) -> None:
@@ -613,14 +647,13 @@ def test_after_stepping_down_the_next_election_does_not_come_at_once(make: Make)
     group = make()
     engine = group.elect("a")
     group.run(3.0)
+    group.isolate("a")
     group.inject("b", "a", TermNotice(term=engine.term + 5))
     group.step()
     assert engine.role == "follower"
-    for other in ("b", "c"):
-        group.crash(other)
-    mark = len(group.sent)
     group.run(group.settings.election_min - 0.01)
-    assert [p for p in group.sent[mark:] if isinstance(p.message, PreVoteRequest)] == []
+    assert group.sent_by("a", PreVoteRequest) == []
+    group.until(lambda: bool(group.sent_by("a", PreVoteRequest)), within=1.0)
 
 
 def test_nobody_connected_nobody_campaigns(make: Make) -> None:
@@ -1115,11 +1148,14 @@ def test_a_snapshot_of_what_is_applied_already_is_answered_and_dropped(make: Mak
     group.until(group.is_level)
     head, data = state_file(group, "a")
     engine, log = group.engine("b"), list(group.toy("b").log)
+    commit = engine.commit_index
+    assert head.index < commit
     group.inject("a", "b", Snapshot(term=engine.term, beat=1, head=head, offset=0, data=data))
     group.step()
     assert group.toy("b").log == log
     answer = group.sent_by("b", AppendAnswer)[-1].message
-    assert (answer.success, answer.next_index) == (True, engine.commit_index + 1)
+    assert (answer.success, answer.next_index) == (True, commit + 1)
+    assert engine.commit_index == commit
 
 
 def test_a_dump_under_way_does_not_trim_the_log_of_a_received_snapshot(make: Make) -> None:
@@ -1190,6 +1226,25 @@ def test_a_compaction_waits_for_a_snapshot_on_its_way(make: Make) -> None:
     assert sending is not None and group.toy("b").loads == [sending.index]
     group.commit(*numbered(30, "r"))
     assert group.engine("a").first_index > first
+
+
+def test_a_snapshot_on_its_way_is_kept_until_it_has_arrived(make: Make) -> None:
+    """Even when so much is written meanwhile that the log must be compacted after all."""
+    group = make(settings=SMALL)
+    far_behind(group)
+    engine = group.engine("a")
+    group.until(lambda: bool(group.sent_by("b", SnapshotAnswer)))
+    sending = engine.snapshots.latest
+    assert sending is not None
+    held = group.hold(carries(SnapshotAnswer, "b"))
+    group.propose("a", *numbered(150, "q"))
+    group.until(lambda: engine.snapshots.latest != sending)
+    held.release()
+    group.until(lambda: bool(group.toy("b").loads))
+    assert group.toy("b").loads == [sending.index]
+    group.until(group.is_level)
+    assert group.toy("b").log == group.toy("a").log
+    assert [file for file in group.disk("a").names() if str(sending.index) in file] == []
 
 
 def test_a_dump_that_fails_is_tried_again_later(make: Make) -> None:
