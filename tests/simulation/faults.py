@@ -133,16 +133,19 @@ def flip(world: World, rng: random.Random) -> Nemesis:
     Never so often that fewer than a majority of disks are left.
     """
     spare = (len(world.names) - 1) // 2
-    if world.counts.get("flips", 0) >= spare:
+    if world.disks_at_risk >= spare:
         return
+    world.disks_at_risk += 1
     host = world.hosts[rng.choice(world.names)]
     host.kill(power=_power(world, rng))
     yield rng.randrange(10 * MS, 100 * MS)
     if host.is_up or host.is_refused or host.flipped is not None:
+        world.disks_at_risk -= 1
         return
     try:
         host.flipped = host.disk.flip(rng)
     except LookupError:
+        world.disks_at_risk -= 1
         host.start()
         return
     world.count("flips")
@@ -223,6 +226,39 @@ def one_way(world: World, rng: random.Random) -> Nemesis:
         world.network.mend(a, b)
 
 
+def see_saw(world: World, rng: random.Random) -> Nemesis:
+    """Give a leader a tail nobody else wants, depose it, elect it again, and make it mute.
+
+    Answers to its first tail that are still under way then come to a leader of the same name.
+    """
+    first = world.leader()
+    if first is None:
+        return
+    others = [name for name in world.names if name != first.name]
+    rng.shuffle(others)
+    friends, rest = others[: len(others) // 2 - 1 or 1], others[len(others) // 2 :]
+    side = {first.name, *(friends if len(others) > 2 else [])}
+    cuts = [(a, b) for a, b in _pairs(world) if (a in side) != (b in side)]
+    world.say("network", f"see-saw: {_show(cuts)}")
+    for a, b in cuts:
+        world.network.cut(a, b)
+    yield rng.randrange(600 * MS, 1_400 * MS)
+    for a, b in cuts:
+        world.network.mend(a, b)
+    yield rng.randrange(200 * MS, 700 * MS)
+    second = world.leader()
+    if second is not None and second is not first:
+        second.post("transfer", first.name, lambda _: None)
+    yield rng.randrange(50 * MS, 300 * MS)
+    mute = [(first.name, name) for name in (*friends, *rest[1:])]
+    world.say("network", f"see-saw, the other end: {_show(mute)}")
+    for a, b in mute:
+        world.network.cut(a, b)
+    yield rng.randrange(500 * MS, 1_500 * MS)
+    for a, b in mute:
+        world.network.mend(a, b)
+
+
 def clog(world: World, rng: random.Random) -> Nemesis:
     """Make some directions slow."""
     pairs = _pairs(world)
@@ -261,6 +297,7 @@ FAULTS: Mapping[str, Callable[[World, random.Random], Nemesis]] = {
     "transfer": transfer,
     "partition": partition,
     "one_way": one_way,
+    "see_saw": see_saw,
     "clog": clog,
     "reset": reset,
 }

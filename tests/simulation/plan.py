@@ -33,6 +33,7 @@ ALL_FAULTS: Mapping[str, int] = {
     "crash_most": 2,
     "partition": 5,
     "one_way": 4,
+    "see_saw": 1,
     "pause": 4,
     "reset": 4,
     "clog": 2,
@@ -100,6 +101,9 @@ class Profile:
     snapshot_entries: int | None = None
     read_share: float = 0.25
     window: int | None = None
+    clients: int | None = None
+    think_us: int | None = None
+    gap_us: tuple[int, int] | None = None
     is_swarm: bool = True
 
 
@@ -108,7 +112,7 @@ _WITHOUT_RARE = {k: v for k, v in ALL_FAULTS.items() if k not in ("flip", "sick_
 _STORM = {**_WITHOUT_RARE, "crash": 40, "crash_most": 12}
 
 # Leaders come and go, but nobody is away for long.
-_CHURN = {"partition": 10, "crash": 5, "transfer": 10, "pause": 5}
+_CHURN = {"see_saw": 10, "crash": 1}
 
 PROFILES: Mapping[str, Profile] = {
     "mixed": Profile(),
@@ -122,7 +126,7 @@ PROFILES: Mapping[str, Profile] = {
     "handover": Profile(faults={"transfer": 10, "crash": 3, "partition": 2, "pause": 2}),
     "slow-answers": Profile(
         weather=SLOW_ANSWERS, nodes=5, faults=_CHURN, is_swarm=False, kill_only=False,
-        stop_share=0.0, window=12,
+        stop_share=0.0, window=12, clients=12, think_us=20 * MS, gap_us=(SECOND, 3 * SECOND),
     ),
     "repeated-votes": Profile(
         weather=REPEATED_VOTES, nodes=5, faults={"crash": 10, "crash_most": 3, "pause": 6},
@@ -180,6 +184,9 @@ def make_plan(
     if not fixed.is_swarm:
         gap_us, clients, think_us, drift = (100 * MS, 1_200 * MS), 4, 100 * MS, 0.1
         snapshot_entries = fixed.snapshot_entries or 40
+    gap_us = fixed.gap_us or gap_us
+    clients = fixed.clients or clients
+    think_us = fixed.think_us or think_us
     return Plan(
         seed=seed,
         nodes=nodes or fixed.nodes or drawn_nodes,

@@ -287,8 +287,9 @@ class Timeline:
                 del holders[token]
         passing = set(released)
         for name, token in released:
-            if self._holders.get(name, {}).pop(token, None) is not None:
+            if token in before.get(name, {}):
                 passing.discard((name, token))
+                self._holders[name].pop(token, None)  # gone already where its session has ended
         for grant in sorted(granted, key=lambda grant: grant.token):
             holders = self._holders.setdefault(grant.name, {})
             held = before.get(grant.name, {}).get(grant.token)

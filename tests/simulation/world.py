@@ -466,6 +466,7 @@ class World:
         self.now_us = 0
         self.steps = 0
         self.is_calm = False  # the storm is over
+        self.disks_at_risk = 0  # flipped or about to be
         self.counts: dict[str, int] = {}
         self.names = [f"n{number}" for number in range(1, plan.nodes + 1)]
         self._heap: list[tuple[int, int, int, Callable[..., None], tuple[Any, ...]]] = []
