@@ -391,6 +391,17 @@ class Node:
         Raises:
             anything: the process must stop.
         """
+        if self.begin_round():
+            self.engine.wait_for_disk()
+        return self.end_round()
+
+    def begin_round(self) -> bool:
+        """All of a round up to the disk.
+
+        Returns:
+            whether `engine.wait_for_disk` must come before `end_round`. It may run in a thread;
+            until `end_round` no other round may begin, and everything else may be called.
+        """
         now = self._clock()
         self.counters.rounds += 1
         inbox, self._inbox = self._inbox, []
@@ -412,8 +423,12 @@ class Node:
             self._serve_reads()
         if now >= self._status_at:
             self._tell_peers(now)
-        self.engine.flush(self._send_frame, self._push)
-        return self._next_round(now)
+        return self.engine.begin_flush(self._send_frame, self._push)
+
+    def end_round(self) -> float:
+        """What may be said now that the disk has it; see `round`."""
+        self.engine.end_flush(self._send_frame)
+        return self._next_round(self._clock())
 
     def close(self) -> None:
         """Answer everybody who waits; the process is about to stop."""

@@ -313,6 +313,7 @@ class Engine(syncobj.SyncObj):
         self._rng = rng
         self._peers = {name: Peer(at, name) for at, name in enumerate(sorted(peers), start=1)}
         self._out: list[tuple[str, bool, bytes]] = []
+        self._is_synced = False
         self._encoded: tuple[Append, bytes] | None = None
         self._prevote = PreVote(rng.getrandbits(48))
         self._reads = ReadIndex()
@@ -523,29 +524,42 @@ class Engine(syncobj.SyncObj):
         Args:
             send: puts a frame on its way. push: called before the disk is waited for, so that
                 what was sent can leave.
+        """
+        if self.begin_flush(send, push):
+            self.wait_for_disk()
+        self.end_flush(send)
+
+    def begin_flush(self, send: Callable[[str, bytes], object], push: Callable[[], None]) -> bool:
+        """First third of a flush; True where `wait_for_disk` must come before `end_flush`.
 
         A leader's entries may travel while it writes its own: the message does not say that we
         have them. Not so where term or vote changed in this round.
         """
-        if not self._out:
-            self.journal.sync()
-            return
-        out, self._out = self._out, []
-        self._encoded = None
         if self.is_leader and not self.journal.hard_state_changed:
+            out, self._out = self._out, []
             for peer, is_append, frame in out:
                 if is_append:
                     send(peer, frame)
+                else:
+                    self._out.append((peer, False, frame))
             if self.journal.dirty:
                 push()
-                self.journal.sync()
-            for peer, is_append, frame in out:
-                if not is_append:
-                    send(peer, frame)
-        else:
-            self.journal.sync()
-            for peer, _, frame in out:
-                send(peer, frame)
+        return self.journal.begin_sync()
+
+    def wait_for_disk(self) -> None:
+        """Second third: the only wait. May run in another thread while no round does."""
+        self.journal.wait_for_disk()
+        self._is_synced = True
+
+    def end_flush(self, send: Callable[[str, bytes], object]) -> None:
+        """Last third: what was promised is durable, so it may be said."""
+        if self._is_synced:
+            self._is_synced = False
+            self.journal.end_sync()
+        self._encoded = None
+        out, self._out = self._out, []
+        for peer, _, frame in out:
+            send(peer, frame)
 
     # ---- requests from above
 
@@ -835,11 +849,12 @@ class Engine(syncobj.SyncObj):
                 self._campaign_is_handover = True
                 self._launch()
                 return
-        if self._SyncObj__raftElectionDeadline < now and anybody and not self._prevote.go:
+        if self._SyncObj__raftElectionDeadline < now and not self._prevote.go:
             self._SyncObj__raftElectionDeadline = now + self._SyncObj__generateRaftTimeout()
+            # Also where nobody can be asked: who is silent for so long does not lead us.
             self._SyncObj__raftLeader = None
             nonce = self._prevote.ask()
-            for name in self._peers:
+            for name in self._peers if anybody else ():
                 self._post(
                     name,
                     PreVoteRequest(

@@ -201,12 +201,18 @@ class Handover:
     sent: bool = False
 
 
+# The patience of a transfer grows to 2 ** 4 times what it began with.
+_WENT_BACK_MAX = 4
+
+
 @dataclass(slots=True)
 class SnapshotTransfer:
     """How far one follower has got with a snapshot file; a window of bytes is in flight.
 
     Only progress moves the window at once. Going back to what the follower asked for last is by
-    timer, so that a lost chunk costs a moment and a duplicate nothing.
+    timer, so that a lost chunk costs a moment and a duplicate nothing. Each time without progress
+    the timer is set to twice as long: on a slow link all is still under way, and sent again it
+    would only make the link slower.
     """
 
     head: SnapshotHead
@@ -214,12 +220,19 @@ class SnapshotTransfer:
     acknowledged: int = 0
     asked: int = 0
     sent: int = 0
+    went_back: int = 0
 
     def next_offset(self, now: float, *, window_bytes: int, patience: float) -> int | None:
-        """Offset of the chunk to send now, None where the window is full or all is sent."""
+        """Offset of the chunk to send now, None where the window is full or all is sent.
+
+        Args:
+            patience: seconds without progress before going back for the first time.
+        """
+        patience *= 2 ** min(self.went_back, _WENT_BACK_MAX)
         if self.sent > self.acknowledged and now - self.progress_at > patience:
             self.sent = self.acknowledged = self.asked
             self.progress_at = now
+            self.went_back += 1
         if self.sent >= self.head.size or self.sent - self.acknowledged >= window_bytes:
             return None
         return self.sent
@@ -232,4 +245,5 @@ class SnapshotTransfer:
         self.acknowledged = self.asked
         self.sent = max(self.sent, self.asked)
         self.progress_at = now
+        self.went_back = 0
         return True

@@ -154,22 +154,56 @@ class Journal(list["Entry"]):
     def sync(self) -> None:
         """Make everything buffered durable: one write, one sync. Nothing to do when clean.
 
+        Raises:
+            DiskFailed: the process must end; nothing is tried again.
+        """
+        if self.begin_sync():
+            self.wait_for_disk()
+            self.end_sync()
+
+    def begin_sync(self) -> bool:
+        """First third of a sync: hand what is buffered to the system; False when clean.
+
+        Until `end_sync` nothing may be added.
+
+        Raises:
+            DiskFailed: as for sync.
+        """
+        if self._failed:
+            raise DiskFailed("journal: a write or sync failed earlier, or is under way")
+        if not self._buffer:
+            return False
+        if self._file is None:
+            raise DiskFailed("journal: closed")
+        # Set first and taken back last: whatever interrupts this leaves the journal shut.
+        self._failed = True
+        self._file.append(b"".join(self._buffer))
+        self._buffer.clear()
+        return True
+
+    def wait_for_disk(self) -> None:
+        """Second third: wait until it is durable. Touches the file only: any thread may wait.
+
+        Raises:
+            DiskFailed: as for sync.
+        """
+        assert self._file is not None
+        self._file.sync()
+
+    def end_sync(self) -> None:
+        """Last third: what was written is durable now.
+
         A full segment is then left for a new one, and segments whose entries all lie below
         the first kept one are removed.
 
         Raises:
-            DiskFailed: the process must end; nothing is tried again.
+            DiskFailed: as for sync.
+            JournalMisuse: something was added in between.
         """
-        if not self._buffer:
-            return
         file = self._file
-        if self._failed or file is None:
-            raise DiskFailed("journal: closed, or a write or sync failed earlier")
-        # Set first and taken back last: whatever interrupts this leaves the journal shut.
-        self._failed = True
-        file.append(b"".join(self._buffer))
-        file.sync()
-        self._buffer.clear()
+        assert file is not None
+        if self._buffer:
+            raise JournalMisuse("records were added while others were being synced")
         self._hard_state_changed = False
         self._synced_index = self[-1][1] if self else 0
         if file.size >= self._segment_bytes:
