@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import socket
+import threading
 
 import pytest
 
@@ -204,3 +206,53 @@ async def test_many_wakes_are_one_round() -> None:
     await until(lambda: len(replies) == 20)
     assert driver.node.counters.rounds - rounds < 20
     await three.stop("a")
+
+
+async def test_a_slow_disk_is_waited_for_beside_the_loop() -> None:
+    """Requests are taken meanwhile; no round begins before the sync has ended."""
+    async with trio() as three:
+        leader = three.leader
+        assert leader is not None
+        driver = three[leader]
+        engine, counters = driver.node.engine, driver.node.counters
+        began, may_end = threading.Event(), threading.Event()
+        wait_for_disk = engine.wait_for_disk
+
+        def slowly() -> None:
+            began.set()
+            assert may_end.wait(60.0)
+            wait_for_disk()
+
+        engine.wait_for_disk = slowly
+        driver._disk_s = 1.0
+        replies: list[Reply] = []
+        driver.node.submit(OpenSession("x", 600_000), replies.append, timeout_ms=60_000)
+        await until(began.is_set)
+        rounds = counters.rounds
+        for number in range(10):
+            driver.node.submit(OpenSession(f"y{number}", 600_000), replies.append)
+            driver.wake()
+            await asyncio.sleep(0)
+        assert counters.rounds == rounds
+        assert replies == []
+        may_end.set()
+        await until(lambda: len(replies) == 11)
+        assert all(isinstance(reply, Answered) for reply in replies)
+        assert three.fatal == []
+
+
+async def test_a_sync_that_fails_in_the_thread_is_fatal_too() -> None:
+    """The node says nothing more; the others go on."""
+    async with trio() as three:
+        leader = three.leader
+        assert leader is not None
+        driver, disk = three[leader], three.disks[leader]
+        assert isinstance(disk, SimDisk)
+        driver._disk_s = 1.0
+        driver.node.submit(OpenSession("x", 600_000), lambda _: None)
+        disk.sync_fails = True
+        await until(lambda: three.fatal)
+        assert [(name, type(error)) for name, error in three.fatal] == [(leader, DiskFailed)]
+        await three.stop(leader)
+        other = next(name for name in "abc" if name != leader)
+        await three.session(other)
