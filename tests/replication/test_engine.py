@@ -665,6 +665,21 @@ def test_nobody_connected_nobody_campaigns(make: Make) -> None:
     assert group.sent_by("b") == []
 
 
+def test_a_follower_that_reaches_nobody_forgets_its_leader(make: Make) -> None:
+    """Who is asked then says at once that nobody leads; it does not campaign all the same."""
+    group = make()
+    group.elect("a")
+    alone(group)
+    engine, term = group.engine("b"), group.engine("b").term
+    group.until(lambda: engine.leader is None, within=1.0)
+    mark = len(group.sent)
+    group.run(3.0)
+    assert (engine.role, engine.leader, engine.term) == ("follower", None, term)
+    assert group.sent[mark:] == []
+    group.start("a")
+    group.until(lambda: engine.leader is not None and group.is_level(), within=5.0)
+
+
 def test_a_group_elects_again_after_the_leader_is_lost(make: Make) -> None:
     """Stickiness ends when the leader is silent."""
     group = make()
@@ -1001,7 +1016,7 @@ def test_a_snapshot_arrives_through_loss_duplicates_and_disorder(make: Make, see
     kinds = carries((Snapshot, SnapshotAnswer))
     group.drop(lambda p: kinds(p) and rng.random() < 0.3)
     held = group.hold(lambda p: kinds(p) and rng.random() < 0.3)
-    for _ in range(400):
+    for _ in range(1500):
         group.run(0.02)
         for packet in reversed(held.caught):
             group.send_again(packet)

@@ -5,6 +5,7 @@ RULE: values in, values out; no engine, no library, no clock but numbers.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 
@@ -444,6 +445,24 @@ def test_a_lost_chunk_is_sent_again_after_a_while_without_progress() -> None:
     sender.now = 1.0
     assert sender.send() == []
     sender.now = 1.1
+    assert sender.send() == [100, 200, 300]
+
+
+def test_going_back_in_vain_is_done_ever_more_rarely() -> None:
+    """On a slow link all is still under way: sent again every second it would never arrive."""
+    sender = Sender()
+    went_back = []
+    sender.send()
+    for tenth in range(1, 700):
+        sender.now = tenth / 10
+        if sender.send():
+            went_back.append(sender.now)
+    pauses = [round(after - before) for before, after in itertools.pairwise([0.0, *went_back])]
+    assert pauses == [1, 2, 4, 8, 16, 16, 16]
+    # Progress makes it patient again.
+    sender.transfer.acknowledge(100, sender.now)
+    sender.send()
+    sender.now += 1.1
     assert sender.send() == [100, 200, 300]
 
 
