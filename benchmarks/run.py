@@ -32,8 +32,8 @@ def main() -> None:
     options = _options()
     # A terminal's Ctrl-C is an exception already; make the polite kill one too.
     signal.signal(signal.SIGTERM, _interrupt)
-    if options.nice:
-        processes.set_priority(options.nice)
+    if options.realtime:
+        processes.go_before_others()
     with tempfile.TemporaryDirectory(prefix="coterie-bench-", dir=options.folder) as name:
         folder = Path(name)
         facts = figures.machine(folder, REPOSITORY)
@@ -69,10 +69,9 @@ def _options() -> argparse.Namespace:
         help="seconds each cell of lock cycles may wait for, or repeat towards, a quiet machine [0]",
     )
     parser.add_argument(
-        "--nice",
-        type=int,
-        default=0,
-        help="priority of everything measured; below 0 pushes strangers aside, as root [0]",
+        "--realtime",
+        action="store_true",
+        help="run all that is measured before ordinary processes; as root, for a busy machine",
     )
     parser.add_argument(
         "--folder", type=Path, default=None, help="for the nodes' data, on a real disk [$TMPDIR]"
@@ -97,7 +96,7 @@ def _run(options: argparse.Namespace, folder: Path, facts: dict[str, object]) ->
     else:
         print("etcd is not installed (Debian: apt-get install etcd-server); Coterie runs alone.\n")
     versions = [contender.version for contender in contenders]
-    facts["nice"] = options.nice
+    facts["realtime"] = options.realtime
     report: dict[str, Any] = {"machine": facts, "versions": versions}
     _say_machine(facts, versions)
     try:
