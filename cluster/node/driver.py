@@ -204,13 +204,15 @@ class Driver:
         self._syncing = None
         if self._is_stopped:
             return
+        # Looked at first: the end of this round may make one due and schedule it itself.
+        is_due = self._round_is_due
         try:
             self._learn_disk(done.result())
             self._end_round()
         except BaseException as error:  # noqa: BLE001  (whatever it is, this node is done)
             self._fail(error)
             return
-        if self._round_is_due:
+        if is_due:
             self._loop.call_soon(self._round)
 
     def _end_round(self) -> None:

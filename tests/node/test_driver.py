@@ -256,3 +256,36 @@ async def test_a_sync_that_fails_in_the_thread_is_fatal_too() -> None:
         await three.stop(leader)
         other = next(name for name in "abc" if name != leader)
         await three.session(other)
+
+
+async def test_a_round_that_is_due_at_once_after_a_slow_sync_comes_once() -> None:
+    """Two of them would find the journal in the middle of a sync, which is fatal."""
+    three = Trio({"a": SimDisk(random.Random("a"))})
+    driver = await three.start("a")
+    await until(three.is_level)
+    node = driver.node
+    begin_round, end_round = node.begin_round, node.end_round
+    begun_while_syncing: list[bool] = []
+
+    def begin() -> bool:
+        begun_while_syncing.append(driver._syncing is not None)
+        return begin_round()
+
+    def at_once() -> float:
+        end_round()
+        return 0.0
+
+    node.begin_round, node.end_round = begin, at_once  # type: ignore[method-assign]
+    replies: list[Reply] = []
+
+    def on_reply(reply: Reply) -> None:
+        driver._disk_s = 1.0
+        replies.append(reply)
+        if len(replies) < 50:
+            node.submit(OpenSession(f"x{len(replies)}", 600_000), on_reply)
+
+    node.submit(OpenSession("x", 600_000), on_reply)
+    await until(lambda: len(replies) == 50 or three.fatal)
+    assert three.fatal == []
+    assert not any(begun_while_syncing)
+    await three.stop("a")
