@@ -1,6 +1,6 @@
 """Where the time goes, on the leader and on a follower, under lock cycles at 64 connections.
 
-RULE: py-spy where it is on PATH (it samples from outside and disturbs little), else cProfile
+RULE: py-spy where it is on PATH (it samples from outside), else cProfile
 through profiled_node (which doubles the cost of small Python functions: read it as a ranking).
 
 Time is given twice: to the *owner*, the innermost file of `cluster/` on the stack (so that a
@@ -24,7 +24,7 @@ from benchmarks.load import Plan
 from benchmarks.throughput import run_load
 
 CONNECTIONS = 64
-RATE_HZ = 250
+RATE_HZ = 200
 SHOWN = 25
 WARMUP_S = 1.0
 
@@ -94,9 +94,9 @@ def _by_pyspy(folder: Path, placement: str, seconds: float, rng: random.Random) 
                     *("--duration", str(round(seconds + WARMUP_S))),
                     *("--format", "raw"),
                     *("--output", str(folder / f"{role}.raw")),
-                    # Who holds the interpreter: waiting for the disk is not work.
+                    # Who holds the interpreter: waiting for the disk is not work. Blocking, as stacks read
+                    # while they change are wrong too often.
                     "--gil",
-                    "--nonblocking",
                     "--function",
                 ],
                 stdout=subprocess.DEVNULL,
