@@ -85,6 +85,22 @@ def test_a_follower_forwards_one_way_and_nobody_answers_it(make: Make) -> None:
     assert all(isinstance(p.message, Forward | Append | AppendAnswer) for p in moved)
 
 
+@pytest.mark.parametrize("asked", ["a", "b"])
+def test_nothing_waits_for_the_next_regular_tick(make: Make, asked: str) -> None:
+    """Every message that matters brings its own: a write and a read take a few message times."""
+    nodes = make()
+    leader = nodes.elect("a")
+    session = nodes.session("c")
+    for _ in range(20):
+        # A regular tick every 20 ms: two requests at all distances from it.
+        nodes.run(0.002 * 11)
+        began = nodes.steps
+        write, read = nodes.submit(asked, KeepAlive(session)), nodes.read(asked)
+        nodes.until(lambda write=write, read=read: write.is_over and read.is_over)  # type: ignore[misc]
+        assert nodes.steps - began <= 6
+    assert leader.settings.round_every == 0.02
+
+
 def test_requests_that_wait_share_one_entry(make: Make) -> None:
     """While one entry is replicated the next one fills."""
     nodes = make()
@@ -120,6 +136,17 @@ def test_a_lost_request_is_sent_again_under_its_number(make: Make) -> None:
     nodes.send_again(lost.caught[0])
     nodes.run(0.1)
     assert [sessions_of(nodes, name) for name in "abc"] == [1, 1, 1]
+
+
+def test_a_request_just_taken_is_sent_once_though_the_sweep_is_due(make: Make) -> None:
+    """Never sent is not sent long ago; a second copy would make a refusal indefinite."""
+    nodes = make()
+    nodes.elect("a")
+    for name in "abc":
+        for _ in range(40):
+            nodes.run(0.013)
+            assert isinstance(nodes.answer(nodes.submit(name, OpenSession("x", 1_000))), Opened)
+    assert [nodes[name].counters.commands_resent for name in "abc"] == [0, 0, 0]
 
 
 def test_a_request_in_the_log_of_a_lost_leader_is_applied_once(make: Make) -> None:
@@ -458,6 +485,25 @@ def test_a_place_is_freed_even_if_the_leader_is_lost_meanwhile(make: Make) -> No
     nodes.until(lambda: nodes.leader and all(not nodes.waiters(n, "orders") for n in "abc"))
 
 
+def test_a_wait_that_is_over_for_its_node_is_over_for_the_machine(make: Make) -> None:
+    """Cluster time stood still meanwhile: by it the wait would go on, and nobody would know."""
+    nodes = make()
+    nodes.elect("a")
+    first, second = nodes.session("a", nonce="one"), nodes.session("b", nonce="two")
+    nodes.granted("a", first, "orders")
+    ask = nodes.submit("b", AcquireLock(second, "orders", wait_ms=3_000), timeout_ms=1_000)
+    nodes.until(lambda: nodes["b"].parked == 1)
+    for name in "abc":
+        nodes.isolate(name)
+    nodes.until(lambda: ask.is_over)
+    assert isinstance(ask.error, errors.Timeout) and not ask.error.definite
+    nodes.heal()
+    nodes.until(nodes.is_level)
+    nodes.run(0.5)
+    assert nodes.waiters("a", "orders") == []
+    assert nodes["b"].under_way == 0
+
+
 def test_the_places_of_a_former_life_are_freed_by_the_next(make: Make) -> None:
     """A restarted node waits for nothing; its first request says so."""
     nodes = make()
@@ -556,6 +602,25 @@ def test_a_request_queued_while_its_node_was_cut_off_is_parked_by_the_snapshot(m
     nodes.until(lambda: nodes["c"].parked == 1)
     nodes.release("b", grant)
     assert isinstance(nodes.answer(ask), Granted)
+
+
+def test_a_place_found_in_a_snapshot_that_nobody_waits_for_is_freed(make: Make) -> None:
+    """The request was given up while its node was cut off, and queued all the same."""
+    nodes = make(engine=SMALL)
+    nodes.elect("a")
+    first, second = nodes.session("a", nonce="one"), nodes.session("c", nonce="two")
+    nodes.granted("a", first, "orders")
+    nodes.cut("a", "c")
+    nodes.cut("b", "c")
+    ask = nodes.submit("c", AcquireLock(second, "orders", wait_ms=600_000), timeout_ms=500)
+    nodes.until(lambda: nodes.waiters("a", "orders") == [second])
+    nodes.until(lambda: ask.is_over)
+    work(nodes, "a")
+    nodes.heal()
+    nodes.until(lambda: nodes["c"].engine.snapshots_installed == 1)
+    nodes.until(nodes.is_level)
+    nodes.run(0.5)
+    assert nodes.waiters("a", "orders") == []
 
 
 def test_a_node_comes_back_with_the_state_of_its_snapshot(make: Make) -> None:
