@@ -477,6 +477,10 @@ class Node:
                 self._on_outcome(seq, outcome, index)
             elif waiting.is_parked:
                 self._fail(seq, errors.Timeout("the answer was given while this node was cut off"))
+        for seq in self.machine.waits_of(self._origin):
+            if self._pending.get(seq) is None:
+                # Given up before we heard that it stands in a queue.
+                self._abandon(seq)
 
     def next_payload(self) -> bytes | None:
         """Seal what is queued, or a timer entry where a deadline is due."""
@@ -623,7 +627,9 @@ class Node:
                 since = max(lost_at, waiting.taken_at)
                 if not waiting.hung_up and now - since >= settings.no_leader_after:
                     self._fail(seq, _no_leader(waiting))
-            elif now - waiting.sent_at >= settings.resend_after * min(max(waiting.sent, 1), 8):
+            elif waiting.sent and now - waiting.sent_at >= settings.resend_after * min(
+                waiting.sent, 8
+            ):
                 again.append(waiting)
         if again:
             self.counters.commands_resent += len(again)

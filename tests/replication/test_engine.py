@@ -812,7 +812,7 @@ def test_a_follower_takes_no_command(make: Make) -> None:
 
 def test_a_leader_takes_no_command_before_its_term_has_begun(make: Make) -> None:
     """First its empty entry must be applied: only then it knows all that is promised."""
-    group = make()
+    group = make(settings=WIDE)
     group.drop(carries(AppendAnswer))
     group.until(lambda: group.leader is not None)
     assert group.leader is not None
