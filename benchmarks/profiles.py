@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import pstats
 import random
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -27,6 +28,9 @@ CONNECTIONS = 64
 RATE_HZ = 200
 SHOWN = 25
 WARMUP_S = 1.0
+
+# Below everything: whatever a library does on its own account would be theirs.
+_STARTS = re.compile(r"cluster/(app\.py|cli/)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +207,7 @@ def _traced(path: Path, role: str, placement: str, result: dict[str, object]) ->
 def _owner(frames: list[str]) -> str:
     for frame in reversed(frames):
         file = frame.rpartition(" (")[2].rstrip(")").partition(":")[0]
-        if "cluster/" in file and "site-packages" not in file:
+        if "cluster/" in file and "site-packages" not in file and not _STARTS.search(file):
             return "cluster/" + file.rpartition("cluster/")[2]
     file = frames[-1].rpartition(" (")[2].rstrip(")").partition(":")[0]
     return _library(file)
