@@ -1,0 +1,252 @@
+"""Crowds and strangers at a live cluster: those who ask properly notice nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import pickle
+import random
+import re
+import resource
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from cluster.node.config import Address
+from tests.integration.cluster import NAMES, Cluster, Reply, started, until
+from tests.integration.history import Traffic
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+WAITERS = 2_000
+ASKED_AT_A_TIME = 64
+STRANGERS = 80
+
+Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
+    """The cluster of this module."""
+    with many_files():
+        async with started(tmp_path_factory.mktemp("limits")) as cluster:
+            yield cluster
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def cluster(running: Cluster) -> Cluster:
+    """The same, whole."""
+    await running.make_whole()
+    return running
+
+
+async def test_garbage_at_the_api_is_refused_while_others_are_served(
+    cluster: Cluster, rng: random.Random
+) -> None:
+    """Heads that are none, bodies that do not fit, noise: a 4xx in our words, or the door."""
+    before = {name: descriptors(cluster, name) for name in NAMES}
+    async with Traffic(cluster) as traffic:
+        for _ in range(3):
+            await traffic.grow(6)
+            told = await asyncio.gather(
+                *(
+                    tell(cluster.members[name].http, words)
+                    for name in NAMES
+                    for words in http_garbage(rng)
+                )
+            )
+            for answer in told:
+                assert not answer or re.match(rb"HTTP/1.[01] 4", answer), answer
+                assert not answer or b"application/problem+json" in answer, answer
+        await traffic.grow(6)
+    await until_freed(cluster, before)
+
+
+async def test_clients_that_dawdle_hold_nobody_up(cluster: Cluster) -> None:
+    """Connections that stop in the middle of a head, or of a body, while others are served."""
+    before = {name: descriptors(cluster, name) for name in NAMES}
+    head = b"POST /v1/sessions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    async with contextlib.AsyncExitStack() as crowd, Traffic(cluster) as traffic:
+        for name in NAMES:
+            for number in range(STRANGERS):
+                _, writer = await crowd.enter_async_context(opened(cluster.members[name].http))
+                writer.write([b"", b"G", head, head + b"Content-Length: 9\r\n\r\n{"][number % 4])
+        await traffic.grow(60)
+    await until_freed(cluster, before)
+
+
+async def test_strangers_at_the_peer_port_do_not_disturb_the_peers(
+    cluster: Cluster, rng: random.Random
+) -> None:
+    """More than there is room for, silent or noisy: no peer is lost, nobody is let in."""
+    before = {name: descriptors(cluster, name) for name in NAMES}
+    connects = {name: count_of(cluster, name, "connected to peer") for name in NAMES}
+    async with contextlib.AsyncExitStack() as crowd, Traffic(cluster) as traffic:
+        for number in range(STRANGERS):
+            for name in NAMES:
+                _, writer = await crowd.enter_async_context(opened(cluster.members[name].listen))
+                writer.write(peer_garbage(rng, number))
+        await traffic.grow(60)
+        told = await asyncio.gather(
+            *(tell(cluster.members[name].listen, peer_garbage(rng, 1)) for name in NAMES)
+        )
+        assert all(len(answer) < 4_096 for answer in told)
+        await traffic.grow(6)
+    for name in NAMES:
+        assert count_of(cluster, name, "connected to peer") == connects[name], name
+    await until_freed(cluster, before)
+    await cluster.agree()
+
+
+async def test_an_oversized_body_is_refused_unread(cluster: Cluster) -> None:
+    """By its announced length, and by its real one where none is announced."""
+    head = b"POST /v1/sessions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    told = await tell(
+        cluster.members["n1"].http, head + b"Content-Length: 99999999999\r\n\r\n" + b"x" * 100_000
+    )
+    assert told.startswith(b"HTTP/1.1 413 "), told
+    chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+    told = await tell(
+        cluster.members["n1"].http,
+        head + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 40 + b"0\r\n\r\n",
+    )
+    assert told.startswith(b"HTTP/1.1 413 "), told
+    await cluster.agree()
+
+
+@pytest.mark.slow
+async def test_two_thousand_waiters_get_the_lock_in_the_order_of_the_queue(
+    cluster: Cluster,
+) -> None:
+    """Through all nodes; each gives it back as soon as it has it."""
+    lock = "crowd"
+    count = min(WAITERS, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 200) // 2)
+    few = asyncio.Semaphore(ASKED_AT_A_TIME)
+
+    async def opened_session(number: int) -> str:
+        async with few:
+            return await cluster.open_session(NAMES[number % 3])
+
+    sessions = await asyncio.gather(*(opened_session(number) for number in range(count)))
+    holder = await cluster.open_session("n1")
+    token = await cluster.granted("n1", lock, holder)
+
+    async def waited(number: int) -> Reply:
+        node, session = NAMES[number % 3], sessions[number]
+        granted = await cluster.acquire(node, lock, session, wait="10m")
+        assert granted.status == 200, granted
+        await cluster.released(node, lock, session, granted.body["token"])
+        return granted
+
+    waits = [asyncio.create_task(waited(number)) for number in range(count)]
+
+    async def is_full() -> bool:
+        parked = [(await cluster.figures(name))["coterie_requests_parked"] for name in NAMES]
+        return sum(parked) == count
+
+    await until(is_full, f"{count} waiters")
+    queue = await cluster.waiters("n2", lock)
+    assert sorted(queue) == sorted(sessions)
+    await cluster.released("n1", lock, holder, token)
+    granted = await asyncio.gather(*waits)
+    order = sorted(granted, key=lambda reply: int(reply.body["token"]))
+    assert [reply.body["session"] for reply in order] == queue
+    assert await cluster.holders("n3", lock) == []
+    await cluster.agree()
+
+
+def http_garbage(rng: random.Random) -> list[bytes]:
+    """Requests that no client of ours would send, each to be told on a connection of its own."""
+    post = b"POST /v1/sessions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    return [
+        rng.randbytes(rng.randrange(1, 3_000)) + b"\r\n\r\n",
+        pickle.dumps({"ttl": "30s"}) + b"\r\n\r\n",
+        # A client that speaks TLS.
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + rng.randbytes(500) + b"\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET http://[::bad/v1/locks HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /v1/locks/" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /v1/locks HTTP/1.1\r\nHost: a\r\n" + b"X-A: b\r\n" * 4_000 + b"\r\n",
+        post + b"Content-Length: -1\r\n\r\n{}",
+        post + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        post + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+        post + b"Content-Length: 40\r\nConnection: close\r\n\r\n" + rng.randbytes(40),
+        post + b"Content-Length: 2\r\nConnection: close\r\n\r\n{}",
+    ]
+
+
+def peer_garbage(rng: random.Random, number: int) -> bytes:
+    """Nothing, noise, a frame of a gigabyte, or a pickle that would run a program."""
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, ...]:
+            import os
+
+            return os.abort, ()
+
+    return [
+        b"",
+        rng.randbytes(200),
+        (1 << 30).to_bytes(4, "big") + rng.randbytes(100),
+        pickle.dumps(Bomb()),
+    ][number % 4]
+
+
+async def tell(address: Address, words: bytes) -> bytes:
+    """Send bytes, stop sending, and return all that comes back until the end."""
+    async with opened(address) as (reader, writer):
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            writer.write(words)
+            await writer.drain()
+            writer.write_eof()
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(60.0):
+                while part := await reader.read(65_536):
+                    answer += part
+        return answer
+
+
+@contextlib.asynccontextmanager
+async def opened(address: Address) -> AsyncIterator[Stream]:
+    """One connection; it is closed at the end, whatever the other side has done to it."""
+    reader, writer = await asyncio.open_connection(*address)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+def descriptors(cluster: Cluster, name: str) -> int:
+    """How many files and sockets a node has open."""
+    listing = Path(f"/proc/{cluster.pid_of(name)}/fd")
+    return len(list(listing.iterdir())) if listing.is_dir() else 0
+
+
+async def until_freed(cluster: Cluster, before: dict[str, int]) -> None:
+    """Wait until no node keeps more open than a few connections beyond what it had."""
+
+    async def are_freed() -> bool:
+        return all(descriptors(cluster, name) <= before[name] + 5 for name in before)
+
+    await until(are_freed, f"descriptors as before: {before}")
+
+
+def count_of(cluster: Cluster, name: str, words: str) -> int:
+    """How many lines of a node's log say this."""
+    return sum(words in line for line in cluster.lines[name])
+
+
+@contextlib.contextmanager
+def many_files() -> Iterator[None]:
+    """Let this process open as many files as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 16_384), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
