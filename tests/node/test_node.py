@@ -31,6 +31,7 @@ from cluster.wire.frames import (
     AppendAnswer,
     Forward,
     ForwardedRequest,
+    PreVoteRequest,
     ReadAnswer,
     ReadRequest,
     Refused,
@@ -99,6 +100,18 @@ def test_nothing_waits_for_the_next_regular_tick(make: Make, asked: str) -> None
         nodes.until(lambda write=write, read=read: write.is_over and read.is_over)  # type: ignore[misc]
         assert nodes.steps - began <= 6
     assert leader.settings.round_every == 0.02
+
+
+def test_an_election_takes_a_few_message_times_once_it_is_asked_for(make: Make) -> None:
+    """Questions, answers and votes each bring their own tick."""
+    nodes = make()
+    nodes.elect("a")
+    nodes.crash("a")
+    mark = len(nodes.sent)
+    nodes.until(lambda: any(isinstance(p.message, PreVoteRequest) for p in nodes.sent[mark:]))
+    began = nodes.steps
+    nodes.until(lambda: nodes.leader is not None)
+    assert nodes.steps - began <= 6
 
 
 def test_requests_that_wait_share_one_entry(make: Make) -> None:
