@@ -9,43 +9,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from cluster.errors import CoterieError
 from cluster.gateway.face import NodeFace
 from cluster.gateway.replies import from_error
-from cluster.machine.commands import Command
 from cluster.node.pending import Answered, Failed, OnReply, Reply
 
 
-async def outcome_of(
-    node: NodeFace,
-    command: Command,
-    loop: asyncio.AbstractEventLoop,
-    *,
-    timeout_ms: int,
-    key: str | None,
-    fingerprint: bytes | None,
-) -> Answered:
-    """Submit a command and wait for its final outcome.
+async def final_reply(
+    submit: Callable[[OnReply], int], node: NodeFace, loop: asyncio.AbstractEventLoop
+) -> Reply:
+    """Submit a command and wait for the node's final word on it.
+
+    Args:
+        submit: gives the command to the node; returns the handle for `hang_up`.
 
     Raises:
-        Problem: the node failed to get one.
+        Problem: the node did not take it.
         asyncio.CancelledError: the client hung up; the node has been told.
     """
     future: asyncio.Future[Reply] = loop.create_future()
+    handle = submit(_settle(future))
     try:
-        handle = node.submit(
-            command, _settle(future), timeout_ms=timeout_ms, key=key, fingerprint=fingerprint
-        )
-    except CoterieError as error:
-        raise from_error(error) from None
-    try:
-        reply = await future
+        return await future
     except asyncio.CancelledError:
         node.hang_up(handle)
         raise
-    if isinstance(reply, Failed):
-        raise from_error(reply.error)
-    return reply
 
 
 async def reply_to(

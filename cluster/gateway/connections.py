@@ -2,15 +2,15 @@
 
 RULE: bookkeeping that is given the time, and no timer of its own: a slow connection only harms when
 others come, so whoever comes clears the slow ones away. A connection that dawdles in a body is the
-reader's business (`endpoint.py`), one that idles is closed by aiohttp's own keep-alive timeout.
+reader's business (`endpoint.py`); one that idles is closed by `sweep`, which the server calls.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import msgspec
 from aiohttp import web
@@ -18,7 +18,25 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from cluster.gateway import replies
+from cluster.gateway.rendering import SERVER
 from cluster.gateway.replies import Problem
+
+
+class Owner(Protocol):
+    """Who owns a client's connection (`shortway.py`)."""
+
+    @property
+    def is_idle(self) -> bool:
+        """No request of it is in progress."""
+
+    def force_close(self) -> None:
+        """Close it, whatever is in progress."""
+
+    def until_answered(self) -> asyncio.Future[None] | None:
+        """Return what is done once its request on the short way is; None where there is none."""
+
+    def inner_answered(self, *, goes_on: bool) -> None:
+        """One more request that aiohttp was given has its answer, which has been written."""
 
 
 class Connections:
@@ -27,19 +45,31 @@ class Connections:
     Args:
         limit: how many at most; further ones are told 503 at once, unless an idle one can go.
         head_timeout_s: how long a new connection may take to its first whole request head.
+        idle_timeout_s: how long a connection may stay between two requests.
         clock: seconds, never falling.
     """
 
-    def __init__(self, *, limit: int, head_timeout_s: float, clock: Callable[[], float]):
+    def __init__(
+        self,
+        *,
+        limit: int,
+        head_timeout_s: float,
+        idle_timeout_s: float = 75.0,
+        clock: Callable[[], float],
+    ):
         self._limit = limit
         self._head_timeout_s = head_timeout_s
+        self._idle_timeout_s = idle_timeout_s
         self._clock = clock
         # Insertion order is the order of time in both: the first is the one that waits longest.
-        self._silent: dict[RequestHandler, float] = {}
-        self._idle: dict[RequestHandler, None] = {}
-        self._open: set[RequestHandler] = set()
+        self._silent: dict[Owner, float] = {}
+        self._idle: dict[Owner, float] = {}
+        self._open: set[Owner] = set()
         self.refused = 0
         self.evicted = 0
+
+    def __iter__(self) -> Iterator[Owner]:
+        return iter(list(self._open))
 
     def __len__(self) -> int:
         return len(self._open)
@@ -64,55 +94,66 @@ class Connections:
         self.refused += 1
         return False
 
-    def opened(self, connection: RequestHandler) -> None:
+    def sweep(self) -> None:
+        """Close what has been idle, or silent from the start, for longer than is allowed."""
+        before = self._clock() - self._idle_timeout_s
+        for waiting in (self._silent, self._idle):
+            while waiting:
+                connection, since = next(iter(waiting.items()))
+                if since > before:
+                    break
+                self.closed(connection)
+                connection.force_close()
+
+    def opened(self, connection: Owner) -> None:
         """Take a new connection in."""
         self._open.add(connection)
         self._silent[connection] = self._clock()
 
-    def closed(self, connection: RequestHandler) -> None:
+    def closed(self, connection: Owner) -> None:
         """Forget a connection; harmless when it is forgotten already."""
         self._open.discard(connection)
         self._silent.pop(connection, None)
         self._idle.pop(connection, None)
 
-    def begin(self, connection: RequestHandler) -> None:
+    def begin(self, connection: Owner) -> None:
         """A whole head of a request has come: from now on others watch its pace."""
         self._silent.pop(connection, None)
         self._idle.pop(connection, None)
 
-    def end(self, connection: RequestHandler) -> None:
+    def end(self, connection: Owner) -> None:
         """The request is answered."""
         if connection in self._open:
-            self._idle[connection] = None
+            self._idle[connection] = self._clock()
 
-    def _evict(self, connection: RequestHandler) -> None:
+    def _evict(self, connection: Owner) -> None:
         self.closed(connection)
         self.evicted += 1
         connection.force_close()
 
 
 class Connection(RequestHandler):
-    """One HTTP connection; refuses what aiohttp cannot parse in our own words."""
+    """aiohttp's view of a connection; refuses what aiohttp cannot parse in our own words.
 
-    __slots__ = ("_connections",)
+    Attributes:
+        owner: has the connection; gives it the bytes that are aiohttp's.
+    """
+
+    __slots__ = ("owner",)
 
     def __init__(
-        self,
-        server: web.Server,
-        connections: Connections,
-        loop: asyncio.AbstractEventLoop,
-        **options: Any,
+        self, owner: Owner, server: web.Server, loop: asyncio.AbstractEventLoop, **options: Any
     ):
         super().__init__(server, loop=loop, **options)
-        self._connections = connections
+        self.owner = owner
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._connections.opened(self)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._connections.closed(self)
-        super().connection_lost(exc)
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Write an answer; every request ends here, also one that was no HTTP."""
+        sent, is_broken = await super().finish_response(request, resp, start_time)
+        self.owner.inner_answered(goes_on=bool(sent.keep_alive) and not is_broken)
+        return sent, is_broken
 
     def handle_error(
         self,
@@ -173,5 +214,4 @@ def _full_answer() -> bytes:
     return head.encode() + body
 
 
-SERVER: Final = "Coterie"
 _FULL: Final = _full_answer()

@@ -1,6 +1,6 @@
 """The HTTP server of one node: the table of routes, listening, draining, stopping.
 
-RULE: construction and lifetime only. What a request does is in `endpoint.py`.
+RULE: construction and lifetime only. What a request does is in `service.py`.
 """
 
 from __future__ import annotations
@@ -20,16 +20,20 @@ from aiohttp import web
 from cluster import __version__
 from cluster.gateway import cluster, figures, health, locks, sessions
 from cluster.gateway.admission import Admission
-from cluster.gateway.connections import Connection, Connections, Refusing
-from cluster.gateway.endpoint import ANYWHERE, Context, Elsewhere, Endpoint
+from cluster.gateway.connections import Connection, Connections, Owner, Refusing
+from cluster.gateway.endpoint import ANYWHERE, Elsewhere, Endpoint
 from cluster.gateway.face import NodeFace
 from cluster.gateway.routes import BODY_BYTES_LIMIT, Route, matching
+from cluster.gateway.service import Context, Service
+from cluster.gateway.shortway import House, ShortWay
 from cluster.node.clock import monotonic
 from cluster.telemetry.logs import Sampler
 from cluster.telemetry.metrics import Metrics
 
 NATIVE_ROUTES: tuple[Route, ...] = (*sessions.ROUTES, *locks.ROUTES, *cluster.ROUTES)
 
+_NEVER_S = 10 * 365 * 86_400.0
+_SWEEPS_PER_TIMEOUT = 8
 _FILES_KEPT_BACK = 256
 """Descriptors left for the journal, peers and all else, out of the process's limit."""
 
@@ -49,6 +53,7 @@ class GatewaySettings:
         idle_timeout_ms: between two requests; longer than what usual balancers keep (60 s).
         linger_ms: how long the rest of a refused body is read, so that the refusal arrives.
         slow_ms: slower answers are logged.
+        short_way: small plain requests are served without aiohttp; no answer depends on it.
     """
 
     requests_max: int = 4_096
@@ -61,6 +66,7 @@ class GatewaySettings:
     idle_timeout_ms: int = 75_000
     linger_ms: int = 2_000
     slow_ms: int = 1_000
+    short_way: bool = True
 
 
 class Gateway:
@@ -90,6 +96,8 @@ class Gateway:
         self._context: Context | None = None
         self._runner: web.AppRunner | None = None
         self._listening: list[asyncio.Server] = []
+        self._stopping = asyncio.Event()
+        self._sweeper: asyncio.Task[None] | None = None
 
     @property
     def metrics(self) -> Metrics:
@@ -130,6 +138,7 @@ class Gateway:
         connections = Connections(
             limit=_connections_max(settings.connections_max),
             head_timeout_s=settings.head_timeout_ms / 1000,
+            idle_timeout_s=settings.idle_timeout_ms / 1000,
             clock=self._clock,
         )
         self._context = context = Context(
@@ -150,30 +159,38 @@ class Gateway:
         )
         self._metrics.watch(lambda: figures.of_node(self._node))
         self._metrics.watch(lambda: figures.of_gateway(connections, context.admission))
+        services = self._services(context)
         self._runner = web.AppRunner(
-            self._application(context), handler_cancellation=True, access_log=None
+            _application(context, services), handler_cancellation=True, access_log=None
         )
         await self._runner.setup()
         server = self._runner.server
         assert server is not None
         options: dict[str, Any] = {
-            "keepalive_timeout": settings.idle_timeout_ms / 1000,
+            # Ours to watch: aiohttp does not see what goes the short way.
+            "keepalive_timeout": _NEVER_S,
             "access_log": None,
             # A body that blows up when it is unpacked is refused, not unpacked.
             "auto_decompress": False,
             "lingering_time": settings.linger_ms / 1000,
         }
 
+        def make_inner(owner: Owner) -> Connection:
+            return Connection(owner, server, loop, **options)
+
+        house = House(context, services, make_inner, is_open=settings.short_way)
+
         def accept() -> asyncio.Protocol:
-            if connections.make_room():
-                return Connection(server, connections, loop, **options)
-            return Refusing()
+            return ShortWay(house) if connections.make_room() else Refusing()
 
         if sock is not None:
             listener = await loop.create_server(accept, sock=sock, backlog=backlog)
         else:
             listener = await loop.create_server(accept, host, port, backlog=backlog)
         self._listening.append(listener)
+        if self._sweeper is None:
+            period_s = settings.idle_timeout_ms / 1000 / _SWEEPS_PER_TIMEOUT
+            self._sweeper = loop.create_task(self._sweep(connections, period_s))
 
     def drain(self) -> None:
         """Take no new connections; answers to the old ones close them."""
@@ -185,34 +202,62 @@ class Gateway:
     async def stop(self, grace_s: float = 5.0) -> None:
         """Stop: give what is in progress `grace_s` to end, then close everything."""
         self.drain()
-        if self._runner is not None and self._runner.server is not None:
-            self._runner.server.pre_shutdown()
-            await self._runner.server.shutdown(grace_s)
-            await self._runner.cleanup()
+        self._stopping.set()
+        context, runner = self._context, self._runner
+        if context is not None and runner is not None and runner.server is not None:
             self._runner = None
+            for connection in context.connections:
+                if connection.is_idle:
+                    connection.force_close()
+            runner.server.pre_shutdown()
+            until_s = context.loop.time() + grace_s
+            waits = [
+                wait
+                for connection in context.connections
+                if (wait := connection.until_answered()) is not None
+            ]
+            if waits:
+                await asyncio.wait(waits, timeout=grace_s)
+            await runner.server.shutdown(max(0.0, until_s - context.loop.time()))
+            for connection in context.connections:
+                connection.force_close()
+            await runner.cleanup()
+        if self._sweeper is not None:
+            await self._sweeper
         self._listening.clear()
 
-    def _application(self, context: Context) -> web.Application:
-        # The endpoints bound their bodies themselves; this is the last resort.
-        app = web.Application(client_max_size=BODY_BYTES_LIMIT)
-        routes = (
-            *self._routes,
-            *health.routes(self._metrics, context.clock, self._routes, __version__),
-        )
-        for route in routes:
-            endpoint = Endpoint(route, context)
-            methods = ("GET", "HEAD") if route.method == "GET" else (route.method,)
-            for method in methods:
-                app.router.add_route(
-                    method,
-                    matching(route.path),
-                    endpoint.handle,
-                    expect_handler=endpoint.expect,
-                )
-        elsewhere = Elsewhere(context, app)
-        # Who expects something of a path that is not there gets the same answer, unread.
-        app.router.add_route("*", ANYWHERE, elsewhere.handle, expect_handler=elsewhere.handle)
-        return app
+    async def _sweep(self, connections: Connections, period_s: float) -> None:
+        """Close what idles for too long, until the server stops."""
+        while True:
+            try:
+                async with asyncio.timeout(period_s):
+                    await self._stopping.wait()
+                    return
+            except TimeoutError:
+                connections.sweep()
+
+    def _services(self, context: Context) -> list[Service]:
+        others = health.routes(self._metrics, context.clock, self._routes, __version__)
+        return [Service(route, context) for route in (*self._routes, *others)]
+
+
+def _application(context: Context, services: Iterable[Service]) -> web.Application:
+    # The endpoints bound their bodies themselves; this is the last resort.
+    app = web.Application(client_max_size=BODY_BYTES_LIMIT)
+    for service in services:
+        route, endpoint = service.route, Endpoint(service, context)
+        methods = ("GET", "HEAD") if route.method == "GET" else (route.method,)
+        for method in methods:
+            app.router.add_route(
+                method,
+                matching(route.path),
+                endpoint.handle,
+                expect_handler=endpoint.expect,
+            )
+    elsewhere = Elsewhere(context, app)
+    # Who expects something of a path that is not there gets the same answer, unread.
+    app.router.add_route("*", ANYWHERE, elsewhere.handle, expect_handler=elsewhere.handle)
+    return app
 
 
 def _connections_max(wanted: int) -> int:
