@@ -19,6 +19,7 @@ from cluster.replication.engine import EngineSettings, Outcome
 from cluster.replication.guard import EngineFault
 from cluster.replication.journal import Journal
 from cluster.replication.snapshots import SnapshotStore
+from cluster.wire import frames
 from cluster.wire.frames import (
     Append,
     AppendAnswer,
@@ -212,6 +213,37 @@ def test_entries_of_a_leader_travel_while_it_writes_its_own(make: Make) -> None:
     )
     assert "sync" in doings[carrying:]
     assert "sync" not in doings[:carrying]
+
+
+def test_nothing_promised_leaves_while_the_disk_is_waited_for(make: Make) -> None:
+    """A flush in three parts: of a follower nothing goes before the last, of a leader entries."""
+    group = make()
+    leader = group.elect("a")
+    group.propose("a", b"x")
+    sent: list[tuple[str, object]] = []
+
+    def send(peer: str, frame: bytes) -> None:
+        sent.append((peer, frames.decode(frame)))
+
+    leader.tick()
+    leader.read_index(lambda _: None)
+    assert leader.begin_flush(send, lambda: None)
+    carried = [message for _, message in sent if isinstance(message, Append)]
+    assert len(carried) == len(sent) == 2
+    leader.wait_for_disk()
+    leader.end_flush(send)
+    follower = group.engine("b")
+    follower.receive("a", carried[0])
+    follower.tick()
+    sent.clear()
+    assert follower.begin_flush(send, lambda: None)
+    assert sent == []
+    follower.wait_for_disk()
+    assert sent == []
+    assert durable(group, "b")[-1][1] == follower.last_index
+    follower.end_flush(send)
+    (answer,) = [message for _, message in sent]
+    assert isinstance(answer, AppendAnswer) and answer.next_index == follower.last_index + 1
 
 
 def test_a_new_leader_syncs_before_its_first_append(make: Make) -> None:
@@ -708,7 +740,8 @@ def test_a_read_is_served_at_or_after_everything_committed_before_it(make: Make)
     group = make()
     engine = group.elect("a")
     group.commit(*numbered(3))
-    last, told = engine.last_index, []
+    last = engine.last_index
+    told: list[int | None] = []
     engine.read_index(told.append)
     group.run(0.02)
     assert told == [last]
