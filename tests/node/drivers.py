@@ -50,14 +50,13 @@ class Trio:
         self.ports: dict[str, int] = {}
         self.drivers: dict[str, Driver] = {}
         self.fatal: list[tuple[str, BaseException]] = []
-        sockets = []
+        # Kept until the first start, so that nobody else gets the port meanwhile.
+        self._bound: dict[str, socket.socket] = {}
         for name in self.names:
-            bound = socket.socket()
+            self._bound[name] = bound = socket.socket()
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(("127.0.0.1", 0))
             self.ports[name] = bound.getsockname()[1]
-            sockets.append(bound)
-        for bound in sockets:
-            bound.close()
 
     def __getitem__(self, name: str) -> Driver:
         return self.drivers[name]
@@ -78,7 +77,7 @@ class Trio:
             identity=identity,
             disk=self.disks[name],
             dumper=InlineDumper,
-            listen=("127.0.0.1", self.ports[name]),
+            listen=self._bound.pop(name, None) or ("127.0.0.1", self.ports[name]),
             dial={other: ("127.0.0.1", self.ports[other]) for other in peers},
             secret=SECRET,
             on_fatal=lambda error: self.fatal.append((name, error)),
@@ -87,6 +86,17 @@ class Trio:
         self.drivers[name] = driver
         await driver.start()
         return driver
+
+    def take(self, name: str) -> socket.socket:
+        """The socket bound to a node's port, for somebody else."""
+        return self._bound.pop(name)
+
+    async def close(self) -> None:
+        """Stop all nodes and let the ports go."""
+        for name in list(self.drivers):
+            await self.stop(name)
+        for bound in self._bound.values():
+            bound.close()
 
     async def stop(self, name: str) -> None:
         """Stop a node."""
@@ -136,5 +146,4 @@ async def trio(disks: dict[str, Disk] | None = None) -> AsyncIterator[Trio]:
         await until(three.is_level)
         yield three
     finally:
-        for name in list(three.drivers):
-            await three.stop(name)
+        await three.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket
 import threading
 
 import pytest
@@ -183,12 +182,11 @@ async def test_stopping_twice_answers_once() -> None:
 async def test_an_address_in_use_is_told_at_the_start() -> None:
     """Nothing stays open."""
     three = Trio()
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", three.ports["a"]))
+    with three.take("a") as taken:
         taken.listen()
         with pytest.raises(OSError):
             await three.start("a")
-        await three.stop("a")
+    await three.close()
 
 
 async def test_many_wakes_are_one_round() -> None:
@@ -205,7 +203,7 @@ async def test_many_wakes_are_one_round() -> None:
         driver.node.submit(OpenSession(f"x{number}", 600_000), replies.append)
     await until(lambda: len(replies) == 20)
     assert driver.node.counters.rounds - rounds < 20
-    await three.stop("a")
+    await three.close()
 
 
 async def test_a_slow_disk_is_waited_for_beside_the_loop() -> None:
@@ -223,7 +221,7 @@ async def test_a_slow_disk_is_waited_for_beside_the_loop() -> None:
             assert may_end.wait(60.0)
             wait_for_disk()
 
-        engine.wait_for_disk = slowly
+        engine.wait_for_disk = slowly  # type: ignore[method-assign]
         driver._disk_s = 1.0
         replies: list[Reply] = []
         driver.node.submit(OpenSession("x", 600_000), replies.append, timeout_ms=60_000)
