@@ -371,7 +371,8 @@ class Node:
         self.engine.connected(peer)
         if peer == self.engine.leader:
             self._send_unresolved(self._clock())
-        self._send_status(peer)
+        # It hears of us at the end of the next round: our term may not be on the disk yet.
+        self._status_at = self._clock()
         self._wake()
 
     def disconnected(self, peer: str) -> None:
@@ -421,14 +422,15 @@ class Node:
             self._follow_leadership(now)
         if self._reads_confirmed:
             self._serve_reads()
-        if now >= self._status_at:
-            self._tell_peers(now)
         return self.engine.begin_flush(self._send_frame, self._push)
 
     def end_round(self) -> float:
         """What may be said now that the disk has it; see `round`."""
         self.engine.end_flush(self._send_frame)
-        return self._next_round(self._clock())
+        now = self._clock()
+        if now >= self._status_at:
+            self._tell_peers(now)
+        return self._next_round(now)
 
     def close(self) -> None:
         """Answer everybody who waits; the process is about to stop."""

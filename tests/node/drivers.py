@@ -72,12 +72,15 @@ class Trio:
             fresh_unique=f"disk {id(self.disks[name])} of {name}",
         )
         peers = tuple(other for other in self.names if other != name)
+        listen: tuple[str, int] | socket.socket = ("127.0.0.1", self.ports[name])
+        if name in self._bound:
+            listen = self.take(name)
         driver = Driver(
             NodeSettings(node=name, peers=peers, engine=SETTINGS, segment_bytes=1 << 16),
             identity=identity,
             disk=self.disks[name],
             dumper=InlineDumper,
-            listen=self._bound.pop(name, None) or ("127.0.0.1", self.ports[name]),
+            listen=listen,
             dial={other: ("127.0.0.1", self.ports[other]) for other in peers},
             secret=SECRET,
             on_fatal=lambda error: self.fatal.append((name, error)),

@@ -25,6 +25,7 @@ from cluster.machine.outcome import (
 )
 from cluster.node.pending import Answered, Failed, Reply
 from cluster.replication.engine import EngineSettings
+from cluster.replication.journal import Journal
 from cluster.wire.cbor import WireError
 from cluster.wire.frames import (
     Append,
@@ -39,7 +40,7 @@ from cluster.wire.frames import (
     TransferAnswer,
 )
 from tests.node.nodes import Ask, Nodes, nodes_by_hand
-from tests.replication.group import carries
+from tests.replication.group import Packet, carries
 
 SMALL = EngineSettings(snapshot_entries=20, snapshot_chunk_bytes=300, snapshot_window_bytes=900)
 """Compaction and chunking happen all the time."""
@@ -242,6 +243,30 @@ def test_a_forward_that_reaches_no_leader_is_left_to_its_sender(make: Make) -> N
     mark = len(nodes.sent)
     nodes.run(0.05)
     assert [p for p in nodes.sent[mark:] if isinstance(p.message, Refused | Forward)] == []
+
+
+def test_nothing_that_carries_a_term_leaves_before_the_term_is_durable(make: Make) -> None:
+    """Not only the engine's messages: a node's word about itself carries one too."""
+    nodes = make()
+    terms: set[int] = set()
+
+    def look(packet: Packet) -> bool:
+        term = getattr(packet.message, "term", 0)
+        disk = nodes.disks[packet.source].copy(random.Random(0))
+        disk.crash(power=True)
+        journal = Journal.open(disk, segment_bytes=1 << 16, reserve=False)
+        assert journal.getCurrentTerm() >= term, packet.message
+        terms.add(term)
+        return False
+
+    nodes.copy(look)
+    nodes.elect("a")
+    nodes.elect("b")
+    nodes.crash("b")
+    nodes.until(lambda: nodes.leader is not None)
+    nodes.start("b")
+    nodes.until(nodes.is_level)
+    assert len(terms) >= 3
 
 
 # ---- refusals that mean what they say -------------------------------------------------------
