@@ -16,7 +16,7 @@ from cluster.gateway.requests import wants_cbor
 
 HEAD_BYTES_MAX: Final = 4096
 FIELDS_MAX: Final = 64
-_HEADS_KEPT = 512
+HEADS_KEPT_MAX: Final = 512
 
 END: Final = b"\r\n\r\n"
 """What ends every head."""
@@ -86,7 +86,7 @@ class HeadReader:
     def _learn(self, block: bytes) -> Head | None:
         head = read_fields(block)
         if head is not None and head.key is None:
-            if len(self._known) >= _HEADS_KEPT:
+            if len(self._known) >= HEADS_KEPT_MAX:
                 # Simpler than forgetting the oldest, and as good: the usual ones are back at once.
                 self._known.clear()
             self._known[block] = head

@@ -179,9 +179,11 @@ def is_cbor(content_type: str | None) -> bool:
     assert content_type is not None  # None is in the table
     essence = content_type.partition(";")[0].strip().lower()
     if essence not in _TYPES:
+        # A header may hold any bytes, which reach us as half characters that no answer can hold.
+        shown = essence[:80].encode("ascii", "replace").decode()
         raise Problem(
             "unsupported_media_type",
-            f'Content-Type "{essence[:80]}" is not understood; send application/json (with curl: '
+            f'Content-Type "{shown}" is not understood; send application/json (with curl: '
             "--json) or application/cbor",
         )
     return _TYPES[essence]

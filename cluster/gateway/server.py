@@ -94,6 +94,7 @@ class Gateway:
         self._clock = clock
         self._routes = tuple(routes)
         self._context: Context | None = None
+        self._house: House | None = None
         self._runner: web.AppRunner | None = None
         self._listening: list[asyncio.Server] = []
         self._stopping = asyncio.Event()
@@ -178,19 +179,22 @@ class Gateway:
         def make_inner(owner: Owner) -> Connection:
             return Connection(owner, server, loop, **options)
 
-        house = House(context, services, make_inner, is_open=settings.short_way)
-
-        def accept() -> asyncio.Protocol:
-            return ShortWay(house) if connections.make_room() else Refusing()
-
+        self._house = House(context, services, make_inner, is_open=settings.short_way)
         if sock is not None:
-            listener = await loop.create_server(accept, sock=sock, backlog=backlog)
+            listener = await loop.create_server(self.accept, sock=sock, backlog=backlog)
         else:
-            listener = await loop.create_server(accept, host, port, backlog=backlog)
+            listener = await loop.create_server(self.accept, host, port, backlog=backlog)
         self._listening.append(listener)
         if self._sweeper is None:
             period_s = settings.idle_timeout_ms / 1000 / _SWEEPS_PER_TIMEOUT
             self._sweeper = loop.create_task(self._sweep(connections, period_s))
+
+    def accept(self) -> asyncio.Protocol:
+        """Make the protocol of one more connection; only once started."""
+        assert self._house is not None
+        if self._house.context.connections.make_room():
+            return ShortWay(self._house)
+        return Refusing()
 
     def drain(self) -> None:
         """Take no new connections; answers to the old ones close them."""

@@ -339,33 +339,49 @@ class ShortWay(asyncio.Protocol):
             assert self._transport is not None
             inner = self._inner = self._house.make_inner(self)
             inner.connection_made(self._transport)
-        if not self._is_inners_for_good:
-            self._follow(data)
-            self._is_inners = self._is_inners_due
-        inner.data_received(data)
+        if self._is_inners_for_good:
+            inner.data_received(data)
+            return
+        parts = self._follow(data)
+        self._is_inners = self._is_inners_due
+        for part in parts:
+            # Request by request: of what comes at once, aiohttp drops all where one is broken.
+            inner.data_received(part)
 
     @property
     def _is_inners_due(self) -> bool:
         return bool(self._is_inners_for_good or self._given or self._owed or self._unended)
 
-    def _follow(self, data: bytes) -> None:
-        """Keep count of the requests in what aiohttp is given, as long as all of them are plain."""
-        skipped = min(self._owed, len(data))
-        self._owed -= skipped
-        data = self._unended + data[skipped:]
-        self._unended = b""
-        while data:
-            head_end = data.find(heads.END)
-            if head_end < 0 and len(data) <= heads.HEAD_BYTES_MAX:
-                self._unended = data
-                return
-            request = self._house.heads.read(data, head_end)
+    def _follow(self, data: bytes) -> list[bytes]:
+        """Count the requests in what aiohttp is given, as long as all of them are plain.
+
+        Returns:
+            the same bytes, cut where a request ends.
+        """
+        parts: list[bytes] = []
+        at = min(self._owed, len(data))
+        self._owed -= at
+        if at:
+            parts.append(data[:at])
+        while at < len(data):
+            begun = self._unended + data[at:]
+            head_end = begun.find(heads.END)
+            if head_end < 0 and len(begun) <= heads.HEAD_BYTES_MAX:
+                self._unended = begun
+                parts.append(data[at:])
+                break
+            request = self._house.heads.read(begun, head_end)
             if request is None:
                 self._is_inners_for_good = True
-                return
+                parts.append(data[at:])
+                break
             self._given += 1
-            self._owed = max(request.size - len(data), 0)
-            data = data[request.size :]
+            self._owed = max(request.size - len(begun), 0)
+            end = at + request.size - len(self._unended)
+            self._unended = b""
+            parts.append(data[at:end])
+            at = end
+        return parts
 
     # ---- back-pressure
 

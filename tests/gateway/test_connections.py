@@ -72,3 +72,27 @@ def test_a_closed_connection_is_forgotten() -> None:
     assert (len(connections), connections.silent) == (0, 0)
     assert connections.make_room()
     assert not connection.is_closed
+
+
+def test_who_idles_for_too_long_is_swept_away() -> None:
+    """After its last answer, or its opening when it never asked; who is being served stays."""
+    now = [0.0]
+    connections = Connections(
+        limit=10, head_timeout_s=5.0, idle_timeout_s=75.0, clock=lambda: now[0]
+    )
+    silent, busy, idle, back = (opened(connections) for _ in range(4))
+    for connection in (busy, idle, back):
+        connections.begin(connection)
+    connections.end(back)
+    now[0] = 1.0
+    connections.end(idle)
+    connections.begin(back)
+    connections.end(back)
+    now[0] = 75.0
+    connections.sweep()
+    assert (silent.is_closed, idle.is_closed) == (True, False)
+    now[0] = 76.0
+    connections.sweep()
+    assert (busy.is_closed, idle.is_closed, back.is_closed) == (False, True, True)
+    assert len(connections) == 1
+    assert connections.evicted == 0
