@@ -24,10 +24,11 @@ import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
+from cluster.cli import processes
 from cluster.cli.local import HOST, LocalCluster, Member
 from cluster.client.aio import ClusterState
 from cluster.client.core import path_of
@@ -36,8 +37,12 @@ from tests.integration.toxiproxy import Link, Server
 
 DEADLINE_S = 90.0
 LOOK_EVERY_S = 0.02
-LINES_SHOWN = 60
 NAMES = ("n1", "n2", "n3")
+
+# As asked, a data folder that must not be used, killed.
+EXPECTED_ENDS = (0, 65, -signal.SIGKILL)
+
+T = TypeVar("T")
 
 _clusters: list[Cluster] = []
 
@@ -89,9 +94,10 @@ class Cluster(LocalCluster):
         members = [
             Member(name, Address(HOST, ports.pop()), Address(HOST, ports.pop())) for name in NAMES
         ]
-        super().__init__(folder, members, on_line=self._heard)
+        super().__init__(folder, members, on_line=self._heard, on_end=self._ended)
         self.lines: dict[str, list[str]] = {name: [] for name in NAMES}
         self.links: dict[tuple[str, str], Link] = {}
+        self.crashed: list[str] = []
         self._extra = dict(settings)
         self._paused: set[str] = set()
         self._http: aiohttp.ClientSession | None = None
@@ -122,6 +128,7 @@ class Cluster(LocalCluster):
             _clusters.remove(self)
             if self._http is not None:
                 await self._http.close()
+        self.check_none_crashed()
 
     def prepare(self, *, log_level: str = "info") -> None:
         """Write the settings; dial addresses are the links where there are any."""
@@ -146,6 +153,13 @@ class Cluster(LocalCluster):
         if down:
             await self.start(*down)
         await self.until_ready(*self.members, within_s=DEADLINE_S)
+        # Of the test before, after its last look; told once.
+        crashed, self.crashed = self.crashed, []
+        assert not crashed, crashed
+
+    def check_none_crashed(self) -> None:
+        """See that no node ended that was not told to, by a signal or by a damaged folder."""
+        assert not self.crashed, self.crashed
 
     def pid_of(self, name: str) -> int:
         """A node's process."""
@@ -207,6 +221,7 @@ class Cluster(LocalCluster):
         names = among or tuple(self.members)
 
         async def found() -> str | None:
+            self.check_none_crashed()
             states = await asyncio.gather(*(self.state(name) for name in names))
             leaders = {state.leader if state and state.ready else None for state in states}
             leader = leaders.pop()
@@ -234,6 +249,7 @@ class Cluster(LocalCluster):
         """
 
         async def level() -> ClusterState | None:
+            self.check_none_crashed()
             states = await asyncio.gather(*(self.state(name) for name in self.members))
             found = [state for state in states if state is not None]
             digests: dict[int, set[str | None]] = {}
@@ -381,6 +397,10 @@ class Cluster(LocalCluster):
 
         await until(queued, f"{sessions} in the queue of {name}")
 
+    def _ended(self, name: str, returncode: int) -> None:
+        if returncode not in EXPECTED_ENDS:
+            self.crashed.append(f"{name} {processes.ending_of(returncode)}")
+
     def _heard(self, name: str, line: str) -> None:
         """Keep what a node says; pytest shows it where the test fails."""
         self.lines[name].append(line)
@@ -388,8 +408,8 @@ class Cluster(LocalCluster):
 
 
 async def until(
-    condition: Callable[[], Awaitable[Any]], what: str, *, within_s: float = DEADLINE_S
-) -> Any:
+    condition: Callable[[], Awaitable[T | None]], what: str, *, within_s: float = DEADLINE_S
+) -> T:
     """Ask again and again until the answer is true in Python's sense, and return it."""
     try:
         async with asyncio.timeout(within_s):

@@ -80,6 +80,31 @@ class History:
                 assert left_s < later.granted_s, f"held by two at a time: {earlier}, {later}"
 
 
+def check_reads(replies: list[Reply], holds: list[Hold]) -> None:
+    """See that no read shows less than what was acknowledged before it was asked for.
+
+    Args:
+        replies: answers to linearizable reads of one lock; what is no success must be definite.
+        holds: every grant of this lock there was, one after another.
+    Raises:
+        AssertionError: names the answer and the grant that it should have shown.
+    """
+    for reply in replies:
+        if reply.status != 200:
+            assert reply.status in {503, 504} and reply.body["definite"], reply
+            continue
+        known = [hold for hold in holds if hold.granted_s < reply.asked_s]
+        newest = max(known, key=lambda hold: hold.token, default=None)
+        if newest is None:
+            continue
+        shown = [holder["token"] for holder in reply.body["holders"]]
+        if shown:
+            assert shown[0] >= newest.token, f"{reply} after {newest}"
+        else:
+            left_s = newest.left_s
+            assert left_s is not None and left_s < reply.told_s, f"{reply} after {newest}"
+
+
 class Reads:
     """Reads of one lock at one node, one after another in a few lanes, while the block runs.
 
@@ -118,25 +143,8 @@ class Reads:
         return reply
 
     def check(self, holds: list[Hold]) -> None:
-        """See that no answer is older than what was acknowledged before it was asked for.
-
-        Args:
-            holds: every grant of this lock there was, one after another.
-        """
-        for reply in self.replies:
-            if reply.status != 200:
-                assert (reply.status, reply.body["definite"]) in {(503, True), (504, True)}, reply
-                continue
-            known = [hold for hold in holds if hold.granted_s < reply.asked_s]
-            newest = max(known, key=lambda hold: hold.token, default=None)
-            if newest is None:
-                continue
-            shown = [holder["token"] for holder in reply.body["holders"]]
-            if shown:
-                assert shown[0] >= newest.token, f"{reply} after {newest}"
-            else:
-                left_s = newest.left_s
-                assert left_s is not None and left_s < reply.told_s, f"{reply} after {newest}"
+        """See that no answer is of the past, given every grant of this lock there was."""
+        check_reads(self.replies, holds)
 
     async def _read(self) -> None:
         path = path_of("locks", self._lock)
@@ -198,6 +206,7 @@ class Load:
         wanted = len(self.history.holds) + more
 
         async def grown() -> bool:
+            self._cluster.check_none_crashed()
             for task in self._tasks:
                 if task.done() and (error := task.exception()) is not None:
                     raise error
@@ -281,6 +290,7 @@ class Traffic:
         wanted = self.answered + more
 
         async def grown() -> bool:
+            self._cluster.check_none_crashed()
             return self.answered >= wanted or any(task.done() for task in self._tasks)
 
         await until(grown, f"{more} more answers")

@@ -5,13 +5,15 @@ The state of the cluster after each test is compared with what its clients were 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from tests.integration.cluster import NAMES, Cluster, started, until
+from cluster.client.core import path_of
+from tests.integration.cluster import DEADLINE_S, NAMES, Cluster, started, until
 from tests.integration.history import Load, Reads, hold, leave
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -80,7 +82,7 @@ async def test_logs_are_compacted_under_load_and_kills(cluster: Cluster) -> None
             await cluster.kill9(victim)
             await load.grow(12)
             await cluster.start(victim)
-            await cluster.until_ready(victim, within_s=60.0)
+            await cluster.until_ready(victim, within_s=DEADLINE_S)
             await load.grow(12)
 
 
@@ -135,6 +137,28 @@ async def test_a_short_freeze_costs_nobody_anything(cluster: Cluster) -> None:
             await until(is_missed, f"{name} missed by {witness}")
             cluster.resume(name)
             await load.grow(9)
+
+
+async def test_a_session_outlives_its_leader_but_not_its_ttl_for_ever(cluster: Cluster) -> None:
+    """The leader is killed after the last renewal: the lock goes to the next one, never too early.
+
+    How long an election takes is not looked at: it may only make the session live longer.
+    """
+    lock, ttl_s = "ttl", 2.0
+    leader, (near, other) = await cluster.roles()
+    gone = await cluster.open_session(near, ttl=f"{ttl_s:g}s")
+    waiter = await cluster.open_session(other)
+    token = await cluster.granted(near, lock, gone)
+    wait = asyncio.create_task(cluster.acquire(other, lock, waiter, wait="5m"))
+    renewed = await cluster.ask(near, "POST", path_of("sessions", gone, "keepalive"))
+    assert renewed.status == 200, renewed
+    await cluster.kill9(leader)
+    granted = await wait
+    assert (granted.status, granted.body["session"]) == (200, waiter), granted
+    assert granted.body["token"] > token
+    assert granted.told_s - renewed.asked_s >= ttl_s
+    late = await cluster.ask(near, "POST", path_of("sessions", gone, "keepalive"))
+    assert (late.status, late.code) == (410, "session_expired"), late
 
 
 async def test_a_flipped_bit_in_a_journal_is_refused_and_the_others_go_on(
