@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Final, TypeAlias, cast
+from typing import Final, NamedTuple, TypeAlias, cast
 
 import structlog
 from aiohttp.tcp_helpers import tcp_keepalive
@@ -24,10 +24,10 @@ from cluster.gateway import heads, rendering
 from cluster.gateway.connections import Connection, Owner
 from cluster.gateway.heads import HeadReader, Paths, PlainRequest
 from cluster.gateway.rendering import Finished
-from cluster.gateway.replies import from_error
+from cluster.gateway.replies import Problem, from_error
 from cluster.gateway.requests import Ask
 from cluster.gateway.routes import Lane, Read, Write
-from cluster.gateway.service import HUNG_UP_STATUS, Context, Order, Service
+from cluster.gateway.service import HUNG_UP_STATUS, Context, Order, Place, Service
 from cluster.node.pending import Failed, Reply
 
 KEPT_BYTES_HIGH: Final = 64 * 1024
@@ -35,7 +35,25 @@ KEPT_BYTES_HIGH: Final = 64 * 1024
 
 KEPT_BYTES_LOW: Final = 16 * 1024
 
+PLANS_KEPT_MAX: Final = 2048
+PLAN_BYTES_MAX: Final = 512
+"""Heads up to this length are remembered with what they lead to, so many of them."""
+
 MakeInner: TypeAlias = Callable[[Owner], Connection]
+
+
+class Plan(NamedTuple):
+    """What a plain head leads to.
+
+    Attributes:
+        place: what its line says; None where that makes no sense.
+        size: of the whole request.
+    """
+
+    service: Service
+    request: PlainRequest
+    place: Place | None
+    size: int
 
 
 class House:
@@ -47,7 +65,7 @@ class House:
         is_open: False makes everything aiohttp's.
     """
 
-    __slots__ = ("_due", "context", "heads", "is_open", "make_inner", "paths")
+    __slots__ = ("_due", "_paths", "_plans", "context", "heads", "is_open", "make_inner")
 
     def __init__(
         self,
@@ -61,7 +79,7 @@ class House:
         self.make_inner = make_inner
         self.is_open = is_open
         self.heads = HeadReader()
-        self.paths: Paths[Service | None] = Paths(
+        self._paths: Paths[Service | None] = Paths(
             (
                 service.route.method,
                 service.route.path,
@@ -69,7 +87,40 @@ class House:
             )
             for service in services
         )
+        self._plans: dict[bytes, Plan] = {}
         self._due: list[tuple[ShortWay, Reply]] = []
+
+    def plan(self, data: bytes) -> Plan | None:
+        """Return what the request does that `data` begins with; None where it is aiohttp's.
+
+        Clients repeat themselves to the letter, bodies apart: the same head is read once.
+        """
+        head_end = data.find(heads.END)
+        if head_end > PLAN_BYTES_MAX:
+            return self._make_plan(data, head_end)
+        head = data[: max(head_end, 0)]
+        plan = self._plans.get(head)
+        if plan is None:
+            plan = self._make_plan(data, head_end)
+            if plan is not None and plan.request.head.key is None:
+                if len(self._plans) >= PLANS_KEPT_MAX:
+                    # Simpler than forgetting the oldest; the usual ones are back at once.
+                    self._plans.clear()
+                self._plans[head] = plan
+        return plan
+
+    def _make_plan(self, data: bytes, head_end: int) -> Plan | None:
+        request = self.heads.read(data, head_end)
+        if request is None:
+            return None
+        service = self._paths.find(request.method, request.path)
+        if service is None or request.head.length > service.route.body_bytes_max:
+            return None
+        try:
+            place = service.place(request.path, request.query)
+        except Problem:
+            place = None
+        return Plan(service, request, place, request.size)
 
     def reply(self, connection: ShortWay, reply: Reply) -> None:
         """Take a reply of the node, to be answered when the node's round is over.
@@ -211,25 +262,16 @@ class ShortWay(asyncio.Protocol):
 
     def _take(self, data: bytes) -> None:
         """Serve the request that `data` begins with, or leave all of it to aiohttp."""
-        house = self._house
-        head_end = data.find(heads.END)
-        request = house.heads.read(data, head_end)
-        if request is None:
-            self._pass_on(data)
-            return
-        service = house.paths.find(request.method, request.path)
+        plan = self._house.plan(data)
         size = len(data)
-        if (
-            service is None
-            or request.size > size
-            or request.head.length > service.route.body_bytes_max
-        ):
+        if plan is None or plan.size > size:
             self._pass_on(data)
             return
-        if request.size < size:
-            self._kept = data[request.size :]
+        if plan.size < size:
+            self._kept = data[plan.size :]
             self._hold_reading()
-        self._serve(service, request, data[request.body_at : request.size])
+            data = data[: plan.size]
+        self._serve(plan, data)
 
     def _look(self) -> None:
         """Go on with what was kept."""
@@ -240,16 +282,19 @@ class ShortWay(asyncio.Protocol):
         if len(self._kept) <= KEPT_BYTES_LOW:
             self._release_reading()
 
-    def _serve(self, service: Service, request: PlainRequest, body: bytes) -> None:
-        context, head = self._house.context, request.head
+    def _serve(self, plan: Plan, data: bytes) -> None:
+        context = self._house.context
+        service, request, place, _ = plan
+        head = request.head
         self._service = service
         self._cbor = head.cbor
         self._started = context.clock()
         context.connections.begin(self)
         finished = None
         try:
-            place = service.place(request.path, request.query)
-            ask = service.ask(place, body, head.content_type)
+            if place is None:
+                place = service.place(request.path, request.query)
+            ask = service.ask(place, data[request.body_at :], head.content_type)
             if isinstance(service.route, Write):
                 order = service.order(ask, head.key)
                 self._enter(order.lane)

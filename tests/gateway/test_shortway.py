@@ -771,6 +771,22 @@ async def test_requests_on_both_ways_are_counted_alike(pair: Pair) -> None:
     assert any('status="499"} 1.0' in line for line in counts(pair.short))
 
 
+async def test_few_heads_are_remembered(side: Side) -> None:
+    """However many names there are; keys and long heads never."""
+    protocol, pipe = side.connect()
+    house = side.gateway._house
+    assert house is not None
+    for field in ("Idempotency-Key: k", "X-Trace: " + "a" * shortway.PLAN_BYTES_MAX):
+        protocol.data_received(acquire("a", ONE, field))
+        await turns()
+    assert len(house._plans) == 0
+    for number in range(shortway.PLANS_KEPT_MAX + 2):
+        house.plan(acquire(f"n{number}"))
+    assert len(house._plans) == 2
+    assert pipe.written.count(b"HTTP/1.1 200 OK") == 2
+    pipe.close()
+
+
 @pytest.mark.both_loops
 async def test_a_client_that_closes_its_side_has_hung_up(api: Api) -> None:
     """Half-closed is gone, as everywhere: the place in the queue goes with it."""
