@@ -61,21 +61,22 @@ async def lines_until(process: asyncio.subprocess.Process, word: str) -> list[st
 
 
 def free_bases(count: int = 3) -> tuple[int, int]:
-    """Two ports from which on so many are free."""
-    bases: list[int] = []
-    while len(bases) < 2:
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            base = probe.getsockname()[1]
-        if base + count > 65_000 or any(abs(base - other) <= count for other in bases):
-            continue
-        if all(_is_free(base + number) for number in range(count)):
-            bases.append(base)
+    """Two ports from which on so many are free.
+
+    Below the range from which the kernel takes the ports of outgoing connections: one of those
+    would sit on the port of a node while it is down, and it could not come back.
+    """
+    bases = [
+        base
+        for base in range(12_000, 20_000, 10)
+        if all(_is_free(base + number) for number in range(count))
+    ]
     return bases[0], bases[1]
 
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError:
