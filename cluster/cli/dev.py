@@ -36,8 +36,8 @@ start again, and the cluster is as it was. Ctrl-C stops all nodes; a second one 
 TRY = r"""
 Try, at any node:
   curl -s FIRST/v1/cluster
-  S=$(curl -s SECOND/v1/sessions TYPE -d '{"ttl": "60s"}' | sed 's/.*"session":"\([^"]*\)".*/\1/')
-  curl -s LAST/v1/locks/orders/acquire TYPE -d "{\"session\": \"$S\"}"
+  S=$(curl -s SECOND/v1/sessions -d '{"ttl": "60s"}' | sed 's/.*"session":"\([^"]*\)".*/\1/')
+  curl -s LAST/v1/locks/orders/acquire -d "{\"session\": \"$S\"}"
 
 Ctrl-C stops all nodes."""
 
