@@ -208,7 +208,6 @@ def welcome(cluster: LocalCluster, state: ClusterState) -> str:
         "FIRST": members[0].url,
         "SECOND": members[len(members) // 2].url,
         "LAST": members[-1].url,
-        "TYPE": "-H 'Content-Type: application/json'",
     }
     lines = TRY
     for place, words in places.items():
