@@ -18,7 +18,6 @@ from unittest import mock
 
 from cluster import errors
 from cluster.machine.commands import RequestId
-from cluster.machine.locks import Locks
 from cluster.machine.machine import Machine
 from cluster.machine.outcome import Void
 from cluster.machine.requests import Requests
@@ -27,12 +26,21 @@ from cluster.node import node as node_module
 from cluster.node.clock import ClusterClock
 from cluster.node.node import Node
 from cluster.replication import engine as engine_module
+from cluster.replication import journal as journal_module
 from cluster.replication.disk import DiskFailed
 from cluster.replication.engine import Engine
-from cluster.replication.guard import Normalised, ReadIndex
+from cluster.replication.guard import Normalised, ReadIndex, normalise
 from cluster.replication.identity import Identity
 from cluster.replication.journal import Journal
-from cluster.wire.frames import Append, AppendAnswer, PreVoteRequest, Snapshot, VoteAnswer
+from cluster.wire.frames import (
+    Append,
+    AppendAnswer,
+    PreVoteRequest,
+    Snapshot,
+    TermNotice,
+    TimeoutNow,
+    VoteAnswer,
+)
 from tests.simulation.disk import Inode, SimDisk
 from tests.simulation.plan import Plan
 from tests.simulation.run import GuardedBuilder
@@ -55,10 +63,8 @@ class Ablation:
         what: what is switched off, in a few words.
         off: context manager that does it.
         profile: the faults that show it best.
-        seconds: virtual length per seed; None for the caller's.
+        nodes: how many; None as the profile says.
         change: a last word on the plan.
-        laws: the violations that count; empty for any. A guard of liveness breaks a law of
-            liveness, and must not pass for one of safety.
     """
 
     guard: str
@@ -76,18 +82,36 @@ def _replaced(owner: Any, **attributes: Any) -> contextlib.AbstractContextManage
     return stack
 
 
+def _handled(
+    kind: type, handler: Callable[[Engine, Any, Any], None]
+) -> contextlib.AbstractContextManager[Any]:
+    """Another handler for one kind of message."""
+    return _replaced(engine_module, _HANDLERS={**engine_module._HANDLERS, kind: handler})
+
+
 # ---- G1 to G3: what is promised is on the disk ---------------------------------------------------
 
 
 def _hard_state_not_loaded() -> Any:
     """Term and vote start from the log, as if they had never been stored."""
-    recover = Engine._recover
+    recover, refuse = Engine._recover, journal_module._Replay._refuse
 
     def forgetful(self: Engine) -> None:
-        self.journal._term, self.journal._vote = self.journal[-1][2], None
+        journal = self.journal
+        journal._term = journal[-1][2]
+        journal._vote = None
+        journal.setCurrentTerm(journal._term, None)
         recover(self)
 
-    return _replaced(Engine, _recover=forgetful)
+    def lenient(self: Any, reason: str) -> None:
+        # What was written in a forgotten term stands before what was written in an earlier one.
+        if not reason.startswith("term "):
+            refuse(self, reason)
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(_replaced(Engine, _recover=forgetful))
+    stack.enter_context(_replaced(journal_module._Replay, _refuse=lenient))
+    return stack
 
 
 def _vote_not_loaded() -> Any:
@@ -96,6 +120,7 @@ def _vote_not_loaded() -> Any:
 
     def forgetful(self: Engine) -> None:
         self.journal._vote = None
+        self.journal.setCurrentTerm(self.journal._term, None)
         recover(self)
 
     return _replaced(Engine, _recover=forgetful)
@@ -120,31 +145,26 @@ def _directory_not_synced() -> Any:
 def _send_before_sync() -> Any:
     """The network first, the disk after it."""
 
-    orderly = Engine.flush
+    def begin_flush(
+        self: Engine, send: Callable[[str, bytes], object], push: Callable[[], None]
+    ) -> bool:
+        out, self._out = self._out, []
+        for peer, _, frame in out:
+            send(peer, frame)
+        return bool(self.journal.begin_sync())
 
-    def flush(self: Engine, *args: Any) -> None:
-        journal = self.journal
-        with mock.patch.object(journal, "sync", lambda: None):
-            orderly(self, *args)
-        journal.sync()
-
-    return _replaced(Engine, flush=flush)
+    return _replaced(Engine, begin_flush=begin_flush)
 
 
 def _failed_sync_ignored() -> Any:
-    """A failed write or sync is logged, and life goes on."""
-    sync = Journal.sync
+    """A failed sync is logged, and life goes on."""
+    wait = Journal.wait_for_disk
 
     def careless(self: Journal) -> None:
-        try:
-            sync(self)
-        except DiskFailed:
-            self._failed = False
-            self._buffer.clear()
-            self._hard_state_changed = False
-            self._synced_index = self[-1][1] if self else 0
+        with contextlib.suppress(DiskFailed):
+            wait(self)
 
-    return _replaced(Journal, sync=careless)
+    return _replaced(Journal, wait_for_disk=careless)
 
 
 def _commit_index_trusted() -> Any:
@@ -174,7 +194,6 @@ def _not_normalised() -> Any:
 
 def _claims_too_much() -> Any:
     """An append that proved little is answered as if our whole log were the leader's (G4.4)."""
-    normalise = engine_module.normalise
 
     def generous(append: Append, log: Any, floor: int) -> Normalised:
         return replace(normalise(append, log, floor), claim=None)
@@ -184,7 +203,6 @@ def _claims_too_much() -> Any:
 
 def _commit_beyond_proof() -> Any:
     """The commit index of an append counts for our whole log, not for what it proved (G4.5)."""
-    normalise = engine_module.normalise
 
     def generous(append: Append, log: Any, floor: int) -> Normalised:
         normal = normalise(append, log, floor)
@@ -213,25 +231,26 @@ def _snapshot_commits() -> Any:
 
     stack = contextlib.ExitStack()
     stack.enter_context(_replaced(Engine, _send_snapshot=sending))
-    handlers = {**engine_module._HANDLERS, Snapshot: receiving}
-    stack.enter_context(_replaced(engine_module, _HANDLERS=handlers))
+    stack.enter_context(_handled(Snapshot, receiving))
     return stack
 
 
 def _tail_dropped() -> Any:
     """A snapshot replaces the whole log, also the acknowledged entries after it (n4)."""
-    receive = Engine._on_snapshot
+    receive = engine_module._HANDLERS[Snapshot]
+
+    def nothing(self: Engine, index: int) -> None:
+        """No entry is known here."""
 
     def receiving(self: Engine, peer: Any, message: Snapshot) -> None:
         head = message.head
-        with mock.patch.object(Engine, "term_at", lambda _, index: None) if (
-            head is not None and head.index > self._floor()
-        ) else contextlib.nullcontext():
+        if head is None or head.index <= self._floor():
+            receive(self, peer, message)
+            return
+        with mock.patch.object(Engine, "term_at", nothing):
             receive(self, peer, message)
 
-    return _replaced(
-        engine_module, _HANDLERS={**engine_module._HANDLERS, Snapshot: receiving}
-    )
+    return _handled(Snapshot, receiving)
 
 
 def _starved_stay_connected() -> Any:
@@ -256,7 +275,7 @@ def _handler(kind: type, change: Callable[[Engine, Any], Any]) -> Any:
     def changed(self: Engine, peer: Any, message: Any) -> None:
         handle(self, peer, change(self, message))
 
-    return _replaced(engine_module, _HANDLERS={**engine_module._HANDLERS, kind: changed})
+    return _handled(kind, changed)
 
 
 def _answer_of_any_term() -> Any:
@@ -311,9 +330,7 @@ def _next_index_below_match() -> Any:
         )
         self._heard(peer, answer.beat)
 
-    return _replaced(
-        engine_module, _HANDLERS={**engine_module._HANDLERS, AppendAnswer: on_answer}
-    )
+    return _handled(AppendAnswer, on_answer)
 
 
 def _no_prevote() -> Any:
@@ -338,14 +355,12 @@ def _no_term_notice() -> Any:
     post = Engine._post
 
     def post_no_notice(self: Engine, peer: str, message: Any) -> None:
-        if type(message).__name__ != "TermNotice":
+        if not isinstance(message, TermNotice):
             post(self, peer, message)
 
     stack = contextlib.ExitStack()
     stack.enter_context(_replaced(Engine, _post=post_no_notice))
-    stack.enter_context(
-        _replaced(engine_module, _HANDLERS={**engine_module._HANDLERS, PreVoteRequest: quiet})
-    )
+    stack.enter_context(_handled(PreVoteRequest, quiet))
     return stack
 
 
@@ -369,9 +384,42 @@ def _stock_hand_over() -> Any:
     def stock(self: Engine, peer: Any, message: Any) -> None:
         self._SyncObj__onMessageReceived(peer, {"type": "timeout_now", "term": message.term})
 
-    handlers = dict(engine_module._HANDLERS)
-    kind = next(k for k in handlers if k.__name__ == "TimeoutNow")
-    return _replaced(engine_module, _HANDLERS={**handlers, kind: stock})
+    return _handled(TimeoutNow, stock)
+
+
+def _no_flag() -> Any:
+    """The campaign of a hand-over looks like any other."""
+    launch = Engine._launch
+
+    def plain(self: Engine) -> None:
+        self._campaign_is_handover = False
+        launch(self)
+
+    return _replaced(Engine, _launch=plain)
+
+
+def _commands_not_held() -> Any:
+    """A leader takes commands into its log while it hands over."""
+    check = Engine._checkCommandsToApply
+
+    def careless(self: Engine) -> None:
+        handover, self._handover = self._handover, None
+        check(self)
+        if self.is_leader:
+            self._handover = handover
+
+    return _replaced(Engine, _checkCommandsToApply=careless)
+
+
+def _no_commit_notice() -> Any:
+    """Followers hear of a commit with the next heartbeat."""
+    tick = Engine._onTick
+
+    def pretending(self: Engine, wait: float) -> None:
+        tick(self, wait)
+        self._appends_sent += 1
+
+    return _replaced(Engine, _onTick=pretending)
 
 
 # ---- planted bugs above the engine ---------------------------------------------------------------
@@ -477,9 +525,9 @@ def _local_reads() -> Any:
     return _replaced(Node, read=at_once)
 
 
-def _no_hang_up() -> Any:
-    """Abandoned places stay in their queues."""
-    return contextlib.nullcontext()
+def _no_timers() -> Any:
+    """A leader proposes nothing while nobody asks."""
+    return _replaced(Machine, next_deadline_ms=lambda self: None)
 
 
 def _transfers(plan: Plan) -> Plan:
@@ -494,13 +542,19 @@ def _stopping(plan: Plan) -> Plan:
     return replace(plan, stop_share=0.003)
 
 
+def _keyless(plan: Plan) -> Plan:
+    return replace(plan, key_share=0.2)
+
+
 def _sick(plan: Plan) -> Plan:
-    return replace(plan, faults={**plan.faults, "sick_disk": 10})
+    return replace(plan, faults={**plan.faults, "sick_disk": 20})
 
 
 ABLATIONS: Mapping[str, Ablation] = {
-    "g1-hard-state": Ablation("G1", "term and vote not loaded", _hard_state_not_loaded),
-    "g1-vote": Ablation("G1", "vote not loaded", _vote_not_loaded),
+    "g1-hard-state": Ablation(
+        "G1", "term and vote not loaded", _hard_state_not_loaded, "elections"
+    ),
+    "g1-vote": Ablation("G1", "vote not loaded", _vote_not_loaded, "elections"),
     "g1-errors": Ablation(
         "G1", "a failed write or sync is ignored", _failed_sync_ignored, change=_sick
     ),
@@ -510,10 +564,8 @@ ABLATIONS: Mapping[str, Ablation] = {
     ),
     "g3-commit": Ablation("G3", "a start trusts its whole log (c9)", _commit_index_trusted),
     "g4": Ablation("G4", "appends not normalised", _not_normalised),
-    "g4-claim": Ablation("G4", "an answer claims our whole log", _claims_too_much, "storm-harsh"),
-    "g4-commit": Ablation(
-        "G4", "commit index beyond the proof", _commit_beyond_proof, "storm-harsh"
-    ),
+    "g4-claim": Ablation("G4", "an answer claims our whole log", _claims_too_much, "tails"),
+    "g4-commit": Ablation("G4", "commit index beyond the proof", _commit_beyond_proof, "tails"),
     "g5-commit": Ablation("G5", "snapshot messages commit (e)", _snapshot_commits),
     "g5-tail": Ablation(
         "G5", "a snapshot drops the tail (n4)", _tail_dropped, "storm-harsh", change=_compact_often
@@ -521,11 +573,11 @@ ABLATIONS: Mapping[str, Ablation] = {
     "g5-sync": Ablation(
         "G5", "snapshots never synced (c10)", lambda: _unsynced("snapshot-"), change=_compact_often
     ),
-    "g5-names": Ablation(
-        "G5", "names never synced", _directory_not_synced, change=_compact_often
-    ),
+    "g5-names": Ablation("G5", "names never synced", _directory_not_synced, change=_compact_often),
     "g5-spin": Ablation(
-        "G5", "a starved follower is asked again at once (j4)", _starved_stay_connected,
+        "G5",
+        "a starved follower is asked again at once (j4)",
+        _starved_stay_connected,
         change=_compact_often,
     ),
     "g6-term": Ablation(
@@ -540,12 +592,22 @@ ABLATIONS: Mapping[str, Ablation] = {
     "g6-next": Ablation(
         "G6", "next index at or below match", _next_index_below_match, "slow-answers", 5
     ),
-    "g7-notice": Ablation("G7", "no word to an old term", _no_term_notice, "storm-harsh"),
+    "g7-notice": Ablation("G7", "no word to an old term", _no_term_notice, "overtaken"),
     "g12": Ablation("G12", "reads not confirmed by a majority", _reads_not_confirmed, "partitions"),
     "g13-stock": Ablation(
         "G13", "the library's own target of a hand-over (o3)", _stock_hand_over, change=_transfers
     ),
-    "plant-requests": Ablation("machine", "answers not remembered", _requests_forgotten),
+    "g7-returning": Ablation("G7", "no pre-vote, no stickiness (g)", _no_prevote, "returning"),
+    "g10-notice": Ablation("G10", "no notice of a commit", _no_commit_notice, "quiet"),
+    "g13-flag": Ablation("G13", "no flag on the planned campaign", _no_flag, "planned"),
+    "g13-held": Ablation("G13", "commands taken during a hand-over", _commands_not_held, "planned"),
+    "g13-healthy": Ablation(
+        "G13", "the library's own target, healthy cluster", _stock_hand_over, "planned"
+    ),
+    "plant-timers": Ablation("node", "no timer entries", _no_timers),
+    "plant-requests": Ablation(
+        "machine", "answers not remembered", _requests_forgotten, change=_keyless
+    ),
     "plant-keys": Ablation("machine", "Idempotency-Keys ignored", _keys_forgotten),
     "plant-void": Ablation("machine", "late repeats taken for new", _void_answered, "storm-harsh"),
     "plant-tokens": Ablation("machine", "the index for a token", _token_repeated),
@@ -558,6 +620,9 @@ ABLATIONS: Mapping[str, Ablation] = {
 }
 
 
+STOCK_PROFILES = ("calm", "calm-compacting", "storm-tcp", "storm-harsh")
+
+
 @contextlib.contextmanager
 def prepare(ablation: Ablation) -> Iterator[tuple[Builder, Change]]:
     """Switch one guard off; gives the builder and the change to the plan."""
@@ -565,8 +630,13 @@ def prepare(ablation: Ablation) -> Iterator[tuple[Builder, Change]]:
         yield GuardedBuilder(), ablation.change
 
 
-def table(seeds: Sequence[int], seconds: float, workers: int) -> Iterator[str]:
-    """Run every ablation, and the stock library, over the seeds; lines of a table as they come."""
+def table(
+    seeds: Sequence[int], seconds: float, workers: int, only: str | None = None
+) -> Iterator[str]:
+    """Run every ablation, and the stock library, over the seeds; lines of a table as they come.
+
+    `only`: names that begin so, with commas between; "stock" is the library.
+    """
     from tests.simulation.report import Job, run_jobs
 
     yield "| switched off | guard | faults | hit/run | first seed | what breaks (seeds) |"
@@ -575,14 +645,13 @@ def table(seeds: Sequence[int], seconds: float, workers: int) -> Iterator[str]:
         (
             f"{ablation.what} (`{name}`)",
             ablation.guard,
-            [
-                Job(seed, ablation.profile, ablation.nodes, seconds, ablation=name)
-                for seed in seeds
-            ],
+            [Job(seed, ablation.profile, ablation.nodes, seconds, ablation=name) for seed in seeds],
         )
         for name, ablation in ABLATIONS.items()
+        if only is None or name.startswith(tuple(only.split(",")))
     ]
-    for profile in ("calm-compacting", "storm-tcp", "storm-harsh"):
+    is_stock_wanted = only is None or "stock" in only.split(",")
+    for profile in STOCK_PROFILES if is_stock_wanted else ():
         jobs = [Job(seed, profile, None, seconds, engine="stock") for seed in seeds]
         runs.append(("everything: the stock library", "all", jobs))
     for what, guard, jobs in runs:

@@ -151,7 +151,7 @@ class Client:
             The outcome, or None where the client gave up or was asked to stop.
         """
         rng = self.rng
-        key = self._key() if rng.random() < 0.85 else None
+        key = self._key() if rng.random() < self.world.plan.key_share else None
         timeout_ms = rng.choice((300, 1_000, 3_000))
         for attempt in range(30):
             reply = yield Ask(self._host(), command, key, timeout_ms, patience_us)
@@ -287,5 +287,3 @@ class Probe:
             if isinstance(reply, Answered):
                 self.is_answered = isinstance(reply.outcome, Opened)
             yield Pause(50 * MS)
-
-

@@ -16,7 +16,6 @@ from tests.simulation.world import Host, World
 Nemesis = Generator[int, None, None]
 
 
-
 def run(world: World, until_us: int) -> Nemesis:
     """Draw one fault after the other, by the weights of the plan, until the time is up."""
     rng = world.lots("faults")
@@ -41,9 +40,7 @@ def heal(world: World) -> None:
         disk.fail_before = 0.0
         disk.full = disk.write_fails = disk.sync_fails = False
         host.sync_us = (20, 400)
-        host.paused_us = min(host.paused_us, world.now_us)
-        if host.is_up:
-            host.wake(world.now_us)
+        host.resume()
         host.start()
 
 
@@ -65,6 +62,13 @@ def _power(world: World, rng: random.Random) -> bool:
 def _down_us(rng: random.Random) -> int:
     """How long a process is away: every other time it is back before anybody has noticed."""
     return rng.randrange(1 * MS, rng.choice((60 * MS, 3 * SECOND)))
+
+
+def _candidate(world: World) -> Host | None:
+    for host in world.up():
+        if host.replica is not None and host.replica.role == "candidate":
+            return host
+    return None
 
 
 def _pairs(world: World) -> list[tuple[str, str]]:
@@ -94,6 +98,23 @@ def crash_most(world: World, rng: random.Random) -> Nemesis:
     rng.shuffle(hosts)
     for host in hosts:
         yield _down_us(rng) // 2
+        host.start()
+
+
+def crash_in_election(world: World, rng: random.Random) -> Nemesis:
+    """Kill the leader, and whoever votes for its successor right after the vote."""
+    leader = world.leader()
+    if leader is not None:
+        leader.kill(power=_power(world, rng))
+    yield from _await(world, 1_500, lambda: _candidate(world) is not None)
+    for _ in range(rng.randrange(1, 6)):
+        yield rng.randrange(100, 4 * MS)
+        host = world.hosts[rng.choice(world.names)]
+        host.kill(power=_power(world, rng))
+        yield rng.randrange(100, 2 * MS)
+        host.start()
+    yield _down_us(rng)
+    for host in world.hosts.values():
         host.start()
 
 
@@ -171,6 +192,25 @@ def transfer(world: World, rng: random.Random) -> Nemesis:
     yield 0
 
 
+def hand_over(world: World, rng: random.Random) -> Nemesis:
+    """Ask a healthy leader for a hand-over to a healthy follower: it must work."""
+    leader = world.leader()
+    if leader is None:
+        return
+    to = rng.choice([name for name in world.names if name != leader.name])
+    world.count("hand-overs asked")
+    world.say(leader.name, f"is asked to hand leadership to {to}")
+
+    def on_reply(reply: Answered | Failed) -> None:
+        if isinstance(reply, Answered):
+            world.count("hand-overs")
+        elif "a hand-over works" in world.plan.laws:
+            world.complain("a hand-over works", f"{leader.name} to {to}: {reply.error!r}")
+
+    leader.post("transfer", to, on_reply)
+    yield 0
+
+
 # ---- network --------------------------------------------------------------------------------
 
 
@@ -187,11 +227,17 @@ def partition(world: World, rng: random.Random) -> Nemesis:
         # Each node sees its two neighbours on each side only.
         place = {name: number for number, name in enumerate(names)}
         count = len(names)
-        cuts = [(a, b) for a, b in _pairs(world) if (place[a] - place[b]) % count not in (1, count - 1)]
+        cuts = [
+            (a, b) for a, b in _pairs(world) if (place[a] - place[b]) % count not in (1, count - 1)
+        ]
     elif kind == "bridge":
         half = len(names) // 2
         left, right = set(names[:half]), set(names[half + 1 :])
-        cuts = [(a, b) for a, b in _pairs(world) if (a in left and b in right) or (a in right and b in left)]
+        cuts = [
+            (a, b)
+            for a, b in _pairs(world)
+            if (a in left and b in right) or (a in right and b in left)
+        ]
     else:
         left = set(names[: rng.randrange(1, len(names))])
         cuts = [(a, b) for a, b in _pairs(world) if (a in left) != (b in left)]
@@ -209,9 +255,7 @@ def one_way(world: World, rng: random.Random) -> Nemesis:
     leader = world.leader()
     if leader is not None and rng.random() < 0.5:
         is_deaf = rng.random() < 0.5
-        cuts = [
-            (a, b) for a, b in _pairs(world) if (b if is_deaf else a) == leader.name
-        ]
+        cuts = [(a, b) for a, b in _pairs(world) if (b if is_deaf else a) == leader.name]
         if rng.random() < 0.5:
             cuts.pop(rng.randrange(len(cuts)))
     else:
@@ -226,6 +270,22 @@ def one_way(world: World, rng: random.Random) -> Nemesis:
         world.network.mend(a, b)
 
 
+def away(world: World, rng: random.Random) -> Nemesis:
+    """Cut one follower off, and let it come back with all it has missed."""
+    leader = world.leader()
+    if leader is None:
+        return
+    gone = rng.choice([name for name in world.names if name != leader.name])
+    cuts = [(a, b) for a, b in _pairs(world) if gone in (a, b)]
+    world.say("network", f"{gone} is away")
+    for a, b in cuts:
+        world.network.cut(a, b)
+    yield rng.randrange(SECOND, 2_500 * MS)
+    world.say("network", f"{gone} is back")
+    for a, b in cuts:
+        world.network.mend(a, b)
+
+
 def see_saw(world: World, rng: random.Random) -> Nemesis:
     """Give a leader a tail nobody else wants, depose it, elect it again, and make it mute.
 
@@ -236,26 +296,61 @@ def see_saw(world: World, rng: random.Random) -> Nemesis:
         return
     others = [name for name in world.names if name != first.name]
     rng.shuffle(others)
-    friends, rest = others[: len(others) // 2 - 1 or 1], others[len(others) // 2 :]
-    side = {first.name, *(friends if len(others) > 2 else [])}
+    half = len(others) // 2
+    friends, rest = others[: half - 1], others[half - 1 :]
+    side = {first.name, *friends}
     cuts = [(a, b) for a, b in _pairs(world) if (a in side) != (b in side)]
     world.say("network", f"see-saw: {_show(cuts)}")
     for a, b in cuts:
         world.network.cut(a, b)
-    yield rng.randrange(600 * MS, 1_400 * MS)
+    yield from _await(world, 1_500, lambda: world.leader() not in (None, first))
+    yield rng.choice((1, 100, 400)) * MS
     for a, b in cuts:
         world.network.mend(a, b)
-    yield rng.randrange(200 * MS, 700 * MS)
+    yield rng.randrange(30 * MS, 300 * MS)
     second = world.leader()
     if second is not None and second is not first:
         second.post("transfer", first.name, lambda _: None)
-    yield rng.randrange(50 * MS, 300 * MS)
+    yield from _await(world, 300, lambda: world.leader() is first)
     mute = [(first.name, name) for name in (*friends, *rest[1:])]
     world.say("network", f"see-saw, the other end: {_show(mute)}")
     for a, b in mute:
         world.network.cut(a, b)
-    yield rng.randrange(500 * MS, 1_500 * MS)
+    yield rng.randrange(300 * MS, 1_500 * MS)
     for a, b in mute:
+        world.network.mend(a, b)
+
+
+def _await(world: World, most_ms: int, is_so: Callable[[], bool]) -> Nemesis:
+    """Wait until something is so, looking every millisecond, or until it has been too long."""
+    for _ in range(most_ms):
+        if is_so():
+            return
+        yield 1 * MS
+
+
+def overtake(world: World, rng: random.Random) -> Nemesis:
+    """Pause a leader until somebody campaigns, and let nobody hear of that campaign.
+
+    The candidate ends with a higher term than the leader, who goes on as if nothing had been.
+    """
+    leader = world.leader()
+    if leader is None:
+        return
+    leader.pause(1_200 * MS)
+    yield from _await(world, 1_150, lambda: _candidate(world) is not None)
+    candidate = _candidate(world)
+    if candidate is None:
+        return
+    cuts = [(candidate.name, name) for name in world.names if name != candidate.name]
+    world.say("network", f"nobody hears {candidate.name}")
+    for a, b in cuts:
+        world.network.reset(a, b)
+        world.network.cut(a, b)
+    # Let the leader wake before the others lose patience too.
+    leader.resume()
+    yield rng.randrange(100 * MS, 400 * MS)
+    for a, b in cuts:
         world.network.mend(a, b)
 
 
@@ -290,14 +385,18 @@ def _show(pairs: list[tuple[str, str]]) -> str:
 FAULTS: Mapping[str, Callable[[World, random.Random], Nemesis]] = {
     "crash": crash,
     "crash_most": crash_most,
+    "crash_in_election": crash_in_election,
     "pause": pause,
     "slow_disk": slow_disk,
     "sick_disk": sick_disk,
     "flip": flip,
     "transfer": transfer,
+    "hand_over": hand_over,
+    "away": away,
     "partition": partition,
     "one_way": one_way,
     "see_saw": see_saw,
+    "overtake": overtake,
     "clog": clog,
     "reset": reset,
 }

@@ -138,6 +138,7 @@ class Network:
             (a, b): _Link(a, b, lots(f"link {a} {b}"), 100 + number)
             for number, (a, b) in enumerate(pairs)
         }
+        self._is_calm = False
         self.sent = 0
         self.dropped = 0
 
@@ -169,14 +170,16 @@ class Network:
     def cut(self, source: str, target: str) -> None:
         """Let nothing pass from source to target until it is mended."""
         link = self._links[source, target]
-        if link.cut:
+        if link.cut or self._is_calm:
             return
         link.cut = True
         if link.up:
             # The sender notices a dead peer only when its pings stay unanswered.
             after_us = link.rng.randrange(200 * MS, 3 * SECOND)
             epoch = link.epoch
-            self._receiver.at(self._receiver.now_us + after_us, self._give_up, link, epoch, lane=link.lane)
+            self._receiver.at(
+                self._receiver.now_us + after_us, self._give_up, link, epoch, lane=link.lane
+            )
 
     def mend(self, source: str, target: str) -> None:
         """End a cut. What a stream held back goes on its way."""
@@ -199,18 +202,21 @@ class Network:
 
     def clog(self, source: str, target: str, delay_us: int) -> None:
         """Delay everything on one link by up to this much more, until told otherwise."""
-        self._links[source, target].clogged_us = delay_us
+        if not self._is_calm:
+            self._links[source, target].clogged_us = delay_us
 
     def reset(self, source: str, target: str) -> None:
         """Break one connection; it is dialled again soon."""
-        self._break(self._links[source, target], is_noticed=True, survives=False)
+        if not self._is_calm:
+            self._break(self._links[source, target], is_noticed=True, survives=False)
 
     def is_cut(self, source: str, target: str) -> bool:
         """Does nothing pass this way?"""
         return self._links[source, target].cut
 
     def calm(self, weather: Weather) -> None:
-        """Go on with other weather. What is under way arrives as it was to."""
+        """Go on with other weather and no more faults. What is under way arrives as it was to."""
+        self._is_calm = True
         self.weather = weather
 
     # ---- inside -----------------------------------------------------------------------------
@@ -258,13 +264,17 @@ class Network:
         if link.cut or rng.random() < weather.lost:
             self.dropped += 1
             return
-        self._receiver.at(at_us + self._delay_us(link, tag), self._arrive, link, frame, lane=link.lane)
+        self._receiver.at(
+            at_us + self._delay_us(link, tag), self._arrive, link, frame, lane=link.lane
+        )
         repeated = weather.repeated
         special = weather.special.get(tag)
         if special is not None:
             repeated = max(repeated, special.repeated)
         if repeated and rng.random() < repeated:
-            self._receiver.at(at_us + self._delay_us(link, tag), self._arrive, link, frame, lane=link.lane)
+            self._receiver.at(
+                at_us + self._delay_us(link, tag), self._arrive, link, frame, lane=link.lane
+            )
 
     def _arrive(self, link: _Link, frame: bytes) -> None:
         """A datagram, or a rest of a broken stream: whoever listens now gets it."""

@@ -27,13 +27,18 @@ REPEATED_VOTES = replace(
     special={VOTE_ANSWER_TAG: Special(repeated=0.9)},
 )
 
+LOSSY = replace(HARSH, name="lossy", lost=0.25, slow=0.3)
+QUIET = replace(TCP, name="quiet", slow=0.0)
+
 # Weights of the faults in faults.py, by name.
 ALL_FAULTS: Mapping[str, int] = {
     "crash": 10,
     "crash_most": 2,
+    "crash_in_election": 2,
     "partition": 5,
     "one_way": 4,
     "see_saw": 1,
+    "overtake": 1,
     "pause": 4,
     "reset": 4,
     "clog": 2,
@@ -58,7 +63,12 @@ class Plan:
         clients: concurrent workloads.
         think_us: mean pause of a client between two commands.
         read_share: how many of its commands are reads.
+        key_share: how many carry an Idempotency-Key.
         window: uncommitted entries a leader allows itself.
+        threaded: a thread waits for the disk, and requests are taken meanwhile.
+        append_bytes_max: small ones bring a follower up in many steps.
+        election_max: upper bound of election timeouts in seconds; a low one makes rivals.
+        laws: laws of liveness that hold under these faults only, by their names in laws.py.
         drift: clocks run at 1 ± this.
         stock: the unguarded library instead of ours.
     """
@@ -75,7 +85,12 @@ class Plan:
     clients: int = 4
     think_us: int = 120 * MS
     read_share: float = 0.25
+    key_share: float = 0.85
     window: int = 1
+    threaded: bool = False
+    append_bytes_max: int = 4 << 20
+    election_max: float = 0.9
+    laws: tuple[str, ...] = ()
     drift: float = 0.1
     stock: bool = False
 
@@ -101,18 +116,18 @@ class Profile:
     snapshot_entries: int | None = None
     read_share: float = 0.25
     window: int | None = None
+    append_bytes_max: int | None = None
+    election_max: float | None = None
     clients: int | None = None
     think_us: int | None = None
     gap_us: tuple[int, int] | None = None
+    laws: tuple[str, ...] = ()
     is_swarm: bool = True
 
 
 _WITHOUT_RARE = {k: v for k, v in ALL_FAULTS.items() if k not in ("flip", "sick_disk")}
 
 _STORM = {**_WITHOUT_RARE, "crash": 40, "crash_most": 12}
-
-# Leaders come and go, but nobody is away for long.
-_CHURN = {"see_saw": 10, "crash": 1}
 
 PROFILES: Mapping[str, Profile] = {
     "mixed": Profile(),
@@ -125,16 +140,66 @@ PROFILES: Mapping[str, Profile] = {
     "compacting": Profile(weather=HARSH, snapshot_entries=10),
     "handover": Profile(faults={"transfer": 10, "crash": 3, "partition": 2, "pause": 2}),
     "slow-answers": Profile(
-        weather=SLOW_ANSWERS, nodes=5, faults=_CHURN, is_swarm=False, kill_only=False,
-        stop_share=0.0, window=12, clients=12, think_us=20 * MS, gap_us=(SECOND, 3 * SECOND),
+        weather=SLOW_ANSWERS,
+        nodes=5,
+        faults={"see_saw": 10, "crash": 1},
+        is_swarm=False,
+        kill_only=False,
+        stop_share=0.0,
+        snapshot_entries=1_000,
+        window=12,
+        clients=12,
+        think_us=20 * MS,
+        append_bytes_max=16 << 10,
+        gap_us=(1_500 * MS, 3 * SECOND),
+    ),
+    "tails": Profile(
+        weather=LOSSY,
+        faults={"see_saw": 10, "crash": 10, "crash_most": 2},
+        is_swarm=False,
+        kill_only=False,
+        stop_share=0.0,
+        snapshot_entries=1_000,
+        window=12,
+        clients=12,
+        think_us=20 * MS,
+        append_bytes_max=8 << 10,
+        gap_us=(300 * MS, 1_500 * MS),
+    ),
+    "elections": Profile(
+        weather=TCP,
+        faults={"crash_in_election": 10, "crash": 5},
+        is_swarm=False,
+        kill_only=False,
+        stop_share=0.0,
+        election_max=0.42,
+        gap_us=(500 * MS, 1_500 * MS),
+    ),
+    "overtaken": Profile(
+        weather=TCP,
+        faults={"overtake": 1},
+        kill_only=True,
+        stop_share=0.0,
+        gap_us=(2 * SECOND, 4 * SECOND),
     ),
     "repeated-votes": Profile(
-        weather=REPEATED_VOTES, nodes=5, faults={"crash": 10, "crash_most": 3, "pause": 6},
-        is_swarm=False, kill_only=False, stop_share=0.0,
+        weather=REPEATED_VOTES,
+        nodes=5,
+        faults={"crash": 10, "crash_most": 3, "pause": 6},
+        is_swarm=False,
+        kill_only=False,
+        stop_share=0.0,
     ),
     "partitions": Profile(
-        weather=TCP, faults={"partition": 10, "pause": 3, "one_way": 3}, is_swarm=False,
-        kill_only=True, stop_share=0.0, read_share=0.7,
+        weather=TCP,
+        faults={"partition": 10, "pause": 3, "one_way": 3},
+        is_swarm=False,
+        kill_only=True,
+        stop_share=0.0,
+        read_share=0.7,
+        clients=8,
+        think_us=20 * MS,
+        gap_us=(500 * MS, 1_500 * MS),
     ),
     # The prototype's fault mix: all of it, all the time, and every crash a power loss.
     "storm-tcp": Profile(
@@ -144,10 +209,43 @@ PROFILES: Mapping[str, Profile] = {
         weather=HARSH, nodes=3, faults=_STORM, is_swarm=False, kill_only=False, stop_share=0.0
     ),
     "calm-compacting": Profile(
-        weather=TCP, nodes=3, faults={"partition": 5, "pause": 4, "reset": 4}, is_swarm=False,
-        kill_only=True, stop_share=0.0,
+        weather=TCP,
+        nodes=3,
+        faults={"partition": 5, "pause": 4, "reset": 4},
+        is_swarm=False,
+        kill_only=True,
+        stop_share=0.0,
     ),
     "calm": Profile(weather=TCP, faults={}, stop_share=0.0, kill_only=True),
+    # Nearly healthy clusters, where laws of liveness hold as well.
+    "quiet": Profile(
+        weather=QUIET,
+        faults={},
+        stop_share=0.0,
+        kill_only=True,
+        window=1,
+        laws=("followers apply at once", "a leader is there"),
+    ),
+    "returning": Profile(
+        weather=QUIET,
+        faults={"away": 1},
+        stop_share=0.0,
+        kill_only=True,
+        gap_us=(3 * SECOND, 4 * SECOND),
+        laws=("a healthy leader stays", "a leader is there"),
+    ),
+    "planned": Profile(
+        weather=QUIET,
+        faults={"hand_over": 1},
+        stop_share=0.0,
+        kill_only=True,
+        is_swarm=False,
+        snapshot_entries=1_000,
+        clients=8,
+        think_us=15 * MS,
+        gap_us=(SECOND, 2 * SECOND),
+        laws=("a leader is there", "a hand-over works"),
+    ),
 }
 
 
@@ -177,6 +275,10 @@ def make_plan(
     think_us = rng.choice((40 * MS, 100 * MS, 250 * MS))
     drift = rng.choice((0.0, 0.02, 0.1))
     window = rng.choice((1, 1, 1, 8))
+    threaded = rng.random() < 0.4
+    key_share = rng.choice((0.9, 0.9, 0.3))
+    append_bytes_max = rng.choice((4 << 20, 4 << 20, 16 << 10))
+    election_max = rng.choice((0.9, 0.9, 0.9, 0.43))
     if fixed.faults is not None:
         faults = dict(fixed.faults)
     if fixed.snapshot_entries is not None:
@@ -200,7 +302,12 @@ def make_plan(
         clients=clients,
         think_us=think_us,
         read_share=fixed.read_share,
+        key_share=key_share,
         window=fixed.window or window,
+        threaded=threaded,
+        append_bytes_max=fixed.append_bytes_max or append_bytes_max,
+        election_max=fixed.election_max or (0.9 if fixed.laws else election_max),
+        laws=fixed.laws,
         drift=drift,
         stock=stock,
     )

@@ -14,6 +14,7 @@ from cluster.wire import snapshot
 from tests.simulation import faults
 from tests.simulation.clients import Client, Probe
 from tests.simulation.invariants import Entry, Violation
+from tests.simulation.laws import LATE_SESSION_MS, LAWS
 from tests.simulation.network import MS, SECOND, TCP
 from tests.simulation.plan import Plan
 from tests.simulation.trace import Trace
@@ -107,6 +108,8 @@ class GuardedBuilder:
             segment_bytes=4096,
             engine=EngineSettings(
                 window=plan.window,
+                append_bytes_max=plan.append_bytes_max,
+                election_max=plan.election_max,
                 snapshot_entries=50_000 if entries is None else entries,
                 snapshot_chunk_bytes=300,
                 snapshot_window_bytes=1_200,
@@ -131,10 +134,20 @@ class GuardedBuilder:
         )
         return node, GuardedReplica(node), identity.boot
 
+    def wait_for_disk(self, subject: Subject) -> None:
+        """The journal's write and sync."""
+        assert isinstance(subject, Node)
+        subject.engine.wait_for_disk()
+
     def crashed(self, host: Host, subject: Subject, *, power: bool) -> None:
         """Count what the node had done."""
         assert isinstance(subject, Node)
         host.world.count("snapshots installed", subject.engine.snapshots_installed)
+
+    def now_ms(self, subject: Subject) -> int:
+        """Cluster time, as a leader sees it."""
+        assert isinstance(subject, Node)
+        return subject.now_ms()
 
     def full_state(self, subject: Subject) -> bytes:
         """The snapshot it would write."""
@@ -186,6 +199,8 @@ def _run(world: World) -> None:
     until_us = int(plan.seconds * SECOND)
     world.spawn(faults.run(world, until_us), lane=40)
     world.spawn(_watch_replies(world), lane=41)
+    for law in plan.laws:
+        world.spawn(LAWS[law](world), lane=42)
     world.run_until(until_us)
 
     world.is_calm = True
@@ -244,10 +259,27 @@ def _settle(world: World) -> None:
             "works again after healing",
             f"top {raft.top}, nodes {state}, writes answered through {answered}",
         )
+    _check_expiry(world)
+    if not world.run_until(world.now_us + SECOND, agrees):
+        raise Violation("works again after healing", "a timer entry is not applied everywhere")
     right = b"".join(snapshot.encode(timeline.machine.dump()))
     for host in hosts:
         assert host.subject is not None
         world.builder.crashed(host, host.subject, power=False)
         if world.builder.full_state(host.subject) != right:
-            raise Violation("equal states", f"{host.name} ends with another state than the log says")
+            raise Violation(
+                "equal states", f"{host.name} ends with another state than the log says"
+            )
     world.say("world", f"all agree at {raft.top}")
+
+
+def _check_expiry(world: World) -> None:
+    """A leader exists: sessions end soon after their deadline, though nobody asks anything."""
+    world.run_until(world.now_us + SECOND)
+    leader = world.leader()
+    if leader is None or leader.subject is None:
+        raise Violation("works again after healing", "the leader is gone, without a fault")
+    now_ms = world.builder.now_ms(leader.subject)
+    late = world.timeline.overdue(now_ms - LATE_SESSION_MS)
+    if late:
+        raise Violation("sessions end in time", f"at {now_ms} ms these live still: {late}")

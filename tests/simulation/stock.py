@@ -166,7 +166,7 @@ class StockNode:
     def receive(self, peer: str, frame: bytes) -> None:
         self._inbox.append((peer, frame))
 
-    def round(self) -> float:
+    def begin_round(self) -> bool:
         """Deliver and tick; the library's own loop logs an exception and goes on, so do we."""
         now = self._host.now()
         inbox, self._inbox = self._inbox, []
@@ -189,6 +189,10 @@ class StockNode:
             self._propose((), lambda _, reason: None)
         for seq in [s for s, (_, due) in self._waiting.items() if now >= due]:
             self._reply(seq, Failed(errors.Timeout("no answer in time")))
+        return False
+
+    def end_round(self) -> float:
+        """Nothing is left: it waits for no disk."""
         return 0.02
 
     @contextlib.contextmanager
@@ -362,6 +366,9 @@ class StockBuilder:
         node = StockNode(host, folder, host.boot, rng)
         return node, StockReplica(node), host.boot
 
+    def wait_for_disk(self, subject: Subject) -> None:
+        """It never does."""
+
     def crashed(self, host: Host, subject: Subject, *, power: bool) -> None:
         """Close the files; after a power loss put back what had been written out."""
         assert isinstance(subject, StockNode)
@@ -377,6 +384,11 @@ class StockBuilder:
                 path.write_bytes(written[name])
             elif path.exists():
                 path.unlink()
+
+    def now_ms(self, subject: Subject) -> int:
+        """Cluster time, as a leader sees it."""
+        assert isinstance(subject, StockNode)
+        return subject.machine.now_ms
 
     def full_state(self, subject: Subject) -> bytes:
         """The snapshot it would write."""

@@ -27,6 +27,7 @@ from cluster.machine.outcome import (
     Withdrawn,
 )
 from cluster.wire import batch as wire_batch
+from tests.simulation.invariants import Violation
 
 _REGULAR = b"\x00"
 
@@ -99,7 +100,10 @@ class Timeline:
             return
         batch = wire_batch.decode(command[1:])
         before_ms = machine.now_ms
-        answers = machine.apply(index, batch)
+        try:
+            answers = machine.apply(index, batch)
+        except Exception as error:
+            raise Violation("the machine raises nothing", f"entry {index}: {error!r}") from error
         self._digests.append(machine.digest)
         if machine.now_ms < before_ms:
             self._complain("cluster time", f"fell from {before_ms} to {machine.now_ms} at {index}")
@@ -157,6 +161,10 @@ class Timeline:
                 f"{node} served position {position}, {floor} was acknowledged before",
             )
         self.acknowledged = max(self.acknowledged, position)
+
+    def overdue(self, now_ms: int) -> list[str]:
+        """Sessions whose deadline lies before this cluster time, and which have not ended."""
+        return [name for name, lease in self._leases.items() if lease.deadline_ms < now_ms]
 
     # ---- the laws ---------------------------------------------------------------------------
 

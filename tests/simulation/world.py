@@ -43,7 +43,11 @@ class Subject(Protocol):
 
     def receive(self, peer: str, frame: bytes) -> None: ...
 
-    def round(self) -> float: ...
+    def begin_round(self) -> bool:
+        """All of a round before the disk; True where it must be waited for."""
+
+    def end_round(self) -> float:
+        """The rest; seconds until the next round is wanted."""
 
     def submit(
         self,
@@ -77,8 +81,14 @@ class Builder(Protocol):
     def enter(self, host: Host) -> None:
         """Called before every call into this host's node: set what is one per process."""
 
+    def wait_for_disk(self, subject: Subject) -> None:
+        """Between the two halves of a round: write and sync."""
+
     def crashed(self, host: Host, subject: Subject, *, power: bool) -> None:
         """The process of this node has ended."""
+
+    def now_ms(self, subject: Subject) -> int:
+        """Cluster time, as a leader sees it."""
 
     def full_state(self, subject: Subject) -> bytes:
         """The whole state, for the comparison at the end."""
@@ -149,6 +159,8 @@ class Host:
         self._wake_us = -1  # the one valid wake-up
         self._busy_us = 0  # until then the last round lasts
         self._cost_us = 0  # of the round that runs
+        self._is_syncing = False  # between two halves of a round, while a thread waits
+        self._has_taken_in = False  # something came in meanwhile
         self._looks = 0  # at the clock, in the round that runs
         self._spin = 0
         self._spin_since_us = 0
@@ -214,7 +226,8 @@ class Host:
         except Exception as error:
             if self.flipped is None or type(error).__name__ not in CLEAN_REFUSALS:
                 raise Violation(
-                    "a node starts on what it wrote", f"{self.name}: {type(error).__name__}: {error}"
+                    "a node starts on what it wrote",
+                    f"{self.name}: {type(error).__name__}: {error}",
                 ) from error
             self.is_refused = True
             self.subject = None
@@ -252,8 +265,8 @@ class Host:
         self.subject = self.replica = None
 
     def kill(self, *, power: bool) -> None:
-        """End the process between two rounds."""
-        if self.subject is None:
+        """End the process between two rounds. Like all faults, not after the storm."""
+        if self.subject is None or self.world.is_calm:
             return
         self._end(power=power)
         self.world.say(self.name, "loses power" if power else "is killed")
@@ -264,9 +277,7 @@ class Host:
         power = not world.plan.kill_only and self.rng.random() < 0.6
         self._end(power=power)
         world.say(self.name, f"{story}{', and the power goes' if power else ''}")
-        world.at(
-            world.now_us + self.rng.randrange(20 * MS, 2 * SECOND), self.start, lane=self.lane
-        )
+        world.at(world.now_us + self.rng.randrange(20 * MS, 2 * SECOND), self.start, lane=self.lane)
 
     def _end(self, *, power: bool) -> None:
         world = self.world
@@ -278,6 +289,7 @@ class Host:
         self.disk.full = self.disk.write_fails = self.disk.sync_fails = False
         self.paused_us = 0
         self._wake_us = -1
+        self._is_syncing = False
         self._inbox.clear()
         self._cost_us = 0
         world.raft.stopped(self.name)
@@ -295,15 +307,22 @@ class Host:
 
     def pause(self, for_us: int) -> None:
         """Stop the process for a while; its clock runs on."""
+        if self.world.is_calm:
+            return
         self.paused_us = max(self.paused_us, self.world.now_us + for_us)
         self.world.say(self.name, f"is paused for {for_us / 1e6:.3f} s")
         self.wake(self.paused_us)
+
+    def resume(self) -> None:
+        """End a pause."""
+        self.paused_us = min(self.paused_us, self.world.now_us)
+        self.wake(self.world.now_us)
 
     # ---- what comes in ----------------------------------------------------------------------
 
     def post(self, kind: str, first: Any, second: Any = None) -> None:
         """Put something before the process; it looks at it in its next round."""
-        if self.subject is None:
+        if self.subject is None or (kind == "transfer" and self.world.is_calm):
             return
         self._inbox.append((kind, first, second))
         self.wake(self.world.now_us + 10 + int(150 * self.rng.random()))
@@ -325,7 +344,9 @@ class Host:
         self.post("hang up", call)
 
     def wake(self, time_us: int) -> None:
-        """Have a round no later than then."""
+        """Have a round no later than then, if there is a process."""
+        if self.subject is None:
+            return
         time_us = max(time_us, self._busy_us, self.paused_us, self.world.now_us)
         if self._wake_us < 0 or time_us < self._wake_us:
             self._wake_us = time_us
@@ -337,14 +358,21 @@ class Host:
         if self.subject is None or boot != self.boot or time_us != self._wake_us:
             return
         self._wake_us = -1
-        world = self.world
-        if max(self.paused_us, self._busy_us) > world.now_us:
-            self.wake(world.now_us)
-            return
-        self._cost_us = 0
+        if max(self.paused_us, self._busy_us) > self.world.now_us:
+            self.wake(self.world.now_us)
+        elif self._is_syncing:
+            self._guarded(self._take_in)
+        else:
+            self._guarded(self._round)
+
+    def _guarded(self, work: Callable[[Subject], float | None]) -> None:
+        """Let the node work; then look at it, pass its replies on, and plan its next round."""
+        world, subject = self.world, self.subject
+        assert subject is not None
+        self._cost_us = self._looks = 0
         world.builder.enter(self)
         try:
-            wait = self._round(self.subject)
+            wait = work(subject)
         except (Stopped, DiskFailed) as death:
             world.observe(self)
             self._died(f"dies: {death}")
@@ -357,18 +385,58 @@ class Host:
                 "a round raises nothing", f"{self.name}: {type(error).__name__}: {error}"
             ) from error
         world.observe(self)
-        self._busy_us = world.now_us + self._cost_us
         for call, reply, position in self._replies:
             self._settle(call, reply, position)
         self._replies.clear()
-        self._watch_spin()
-        self.wake(self._busy_us + max(1, int(wait * 1e6 / self.clock.rate) + 1))
+        if wait is not None:
+            self._busy_us = world.now_us + self._cost_us
+            self._watch_spin()
+            self.wake(self._busy_us + max(1, int(wait * 1e6 / self.clock.rate) + 1))
         self._cost_us = 0
 
-    def _round(self, subject: Subject) -> float:
-        self._looks = 0
+    def _round(self, subject: Subject) -> float | None:
+        """A round; None where its second half comes when the disk is done."""
+        self._take_in(subject)
+        if subject.begin_round():
+            if self.world.plan.threaded:
+                self._begin_sync(subject)
+                return None
+            self.world.builder.wait_for_disk(subject)
+        return subject.end_round()
+
+    def _begin_sync(self, subject: Subject) -> None:
+        """A thread waits for the disk. When it is done there, before we hear of it, is a lot."""
+        least_us, most_us = self.sync_us
+        delay_us = least_us + int((most_us - least_us) * self.rng.random())
+        is_early = self.rng.random() < 0.5
+        if is_early:
+            self.world.builder.wait_for_disk(subject)
+            self._cost_us = 0
+        self._is_syncing, self._has_taken_in = True, False
+        self.world.after(delay_us, self._end_sync, is_early, self.boot, lane=self.lane)
+
+    def _end_sync(self, is_early: bool, boot: int) -> None:
+        if self.subject is None or boot != self.boot:
+            return
+        if self.is_paused:
+            self.world.at(self.paused_us, self._end_sync, is_early, boot, lane=self.lane)
+            return
+
+        def finish(subject: Subject) -> float:
+            if not is_early:
+                self.world.builder.wait_for_disk(subject)
+            self._cost_us = 0
+            self._is_syncing = False
+            wait = subject.end_round()
+            return 0.0 if self._has_taken_in else wait
+
+        self._guarded(finish)
+
+    def _take_in(self, subject: Subject) -> None:
+        """What has come in since the last look."""
         inbox = self._inbox
         while inbox:
+            self._has_taken_in = True
             kind, first, second = inbox.popleft()
             if kind == "frame":
                 subject.receive(first, second)
@@ -383,7 +451,6 @@ class Host:
                     subject.hang_up(first.request.seq)
             elif kind == "transfer":
                 subject.transfer(first, second)
-        return subject.round()
 
     def _submit(self, subject: Subject, call: Call) -> None:
         def on_reply(reply: Answered | Failed) -> None:
