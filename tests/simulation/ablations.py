@@ -10,6 +10,7 @@ too.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -664,3 +665,9 @@ def table(
         laws = ", ".join(f"{law} ({count})" for law, count in broken.most_common())
         hit = f"{broken.total()}/{len(jobs)}"
         yield f"| {what} | {guard} | {jobs[0].profile} | {hit} | {first} | {laws or 'nothing'} |"
+
+
+if __name__ == "__main__":
+    from tests.simulation.__main__ import main
+
+    main(["--table", *sys.argv[1:]])
