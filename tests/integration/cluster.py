@@ -74,6 +74,42 @@ class Reply:
         return int(self.headers["Coterie-Index"])
 
 
+class Line:
+    """A connection for one request, which may be sent to a node that does not run at the time: the
+    kernel takes it, and the node finds it when it wakes up.
+    """
+
+    def __init__(self, node: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
+        self._node = node
+        self._reader = reader
+        self._writer = writer
+        self._asked_s = 0.0
+
+    async def ask(self, method: str, path: str, body: object = None) -> None:
+        """Send the request, whole."""
+        self._asked_s = time.monotonic()
+        data = b"" if body is None else json.dumps(body).encode()
+        head = (
+            f"{method} {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(data)}\r\nConnection: close\r\n\r\n"
+        )
+        self._writer.write(head.encode() + data)
+        await self._writer.drain()
+
+    async def answer(self) -> Reply:
+        """Wait for the answer, which ends the connection."""
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                head, _, data = (await self._reader.read()).partition(b"\r\n\r\n")
+        finally:
+            self._writer.close()
+            await self._writer.wait_closed()
+        first, *lines = head.decode().split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines)
+        status, told_s = int(first.split()[1]), time.monotonic()
+        return Reply(self._node, status, json.loads(data), headers, self._asked_s, told_s)
+
+
 class Cluster(LocalCluster):
     """Three nodes, with everything that may be done to them.
 
@@ -312,38 +348,10 @@ class Cluster(LocalCluster):
                 time.monotonic(),
             )
 
-    async def post_ahead(
-        self, node: str, method: str, path: str, body: object = None
-    ) -> Callable[[], Awaitable[Reply]]:
-        """Send one request whole, to a node that may not run: its kernel takes it.
-
-        Returns:
-            a function that waits for the answer.
-        """
-        asked_s = time.monotonic()
+    async def line(self, node: str) -> Line:
+        """Connect to a node without asking anything yet."""
         reader, writer = await asyncio.open_connection(*self.members[node].http)
-        data = b"" if body is None else json.dumps(body).encode()
-        head = (
-            f"{method} {path} HTTP/1.1\r\nHost: {self.members[node].http}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
-            "Connection: close\r\n\r\n"
-        )
-        writer.write(head.encode() + data)
-        await writer.drain()
-
-        async def answer() -> Reply:
-            try:
-                async with asyncio.timeout(DEADLINE_S):
-                    head, _, data = (await reader.read()).partition(b"\r\n\r\n")
-            finally:
-                writer.close()
-                await writer.wait_closed()
-            first, *lines = head.decode().split("\r\n")
-            headers = dict(line.split(": ", 1) for line in lines)
-            status, told_s = int(first.split()[1]), time.monotonic()
-            return Reply(node, status, json.loads(data), headers, asked_s, told_s)
-
-        return answer
+        return Line(node, reader, writer)
 
     async def get(self, node: str, path: str) -> Reply:
         return await self.ask(node, "GET", path)

@@ -97,6 +97,7 @@ async def test_a_leader_that_was_frozen_answers_no_read_from_its_old_state(
     old, others = await cluster.roles()
     sessions = [await cluster.open_session(name) for name in others]
     holds = [await hold(cluster, old, lock, sessions[0])]
+    lines = [await cluster.line(old) for _ in range(8)]
     async with Reads(cluster, old, lock) as reads:
         await reads.until(lambda reply: reply.status == 200)
         cluster.pause(old)
@@ -105,14 +106,13 @@ async def test_a_leader_that_was_frozen_answers_no_read_from_its_old_state(
         holds.append(await hold(cluster, new, lock, sessions[1]))
         # The kernel takes them for the frozen process, which has all of them when it wakes up.
         path, stale = f"/v1/locks/{lock}", {"session": sessions[0], "token": holds[0].token}
-        late = [
-            await cluster.post_ahead(old, "GET", path),
-            await cluster.post_ahead(old, "POST", f"{path}/check", {"token": holds[0].token}),
-            await cluster.post_ahead(old, "POST", f"{path}/release", stale),
-        ]
+        await lines[0].ask("POST", f"{path}/release", stale)
+        await lines[1].ask("POST", f"{path}/check", {"token": holds[0].token})
+        for line in lines[2:]:
+            await line.ask("GET", path)
         cluster.resume(old)
-        read, check, release = [await answer() for answer in late]
-        reads.replies.append(read)
+        release, check, *late = [await line.answer() for line in lines]
+        reads.replies.extend(late)
         await reads.until(lambda reply: reply.status == 200)
     reads.check(holds)
     expected = {"valid": False, "current_token": holds[1].token}
