@@ -425,11 +425,6 @@ class Engine(syncobj.SyncObj):
         return int(self._SyncObj__noopIDx or 0)
 
     @property
-    def leader_heard_at(self) -> float:
-        """When we last heard the leader, on the library's clock; now, if we lead."""
-        return self._now() if self.is_leader else self._leader_heard_at
-
-    @property
     def can_lead_on(self) -> bool:
         """No hand-over is under way."""
         return self._handover is None
