@@ -65,12 +65,13 @@ class KeepAlives(Body, frozen=True):
     sessions: Annotated[list[SessionId], msgspec.Meta(max_length=KEEPALIVES_MAX)]
 
 
-class Held(msgspec.Struct, frozen=True):
-    """Something that the session holds."""
+class Held(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something that the session holds; `part` says which part of it, where the name does not."""
 
     kind: str
     name: str
     token: Token
+    part: str = ""
 
 
 class Waited(msgspec.Struct, frozen=True):
@@ -170,7 +171,7 @@ def _view(info: SessionInfo) -> SessionView:
         ttl_ms=info.ttl_ms,
         expires_in_ms=info.expires_in_ms,
         token=info.token,
-        holds=[Held(*held) for held in info.holds],
+        holds=[Held(kind, name, token, part) for kind, name, part, token in info.holds],
         waits=[Waited(*waited) for waited in info.waits],
     )
 

@@ -18,6 +18,9 @@ WAITERS_PER_LOCK_MAX = 10_000
 PARKED_MAX = 1_000_000
 """Requests that wait in any queue, over the whole cluster."""
 
+EVENTS_KEPT_MAX = 50_000
+"""For watchers that come back. No part of the state, so this one may differ between nodes."""
+
 IDEMPOTENCY_KEYS_MAX = 200_000
 IDEMPOTENCY_KEY_MS = 24 * 60 * 60 * 1000
 """How long (cluster time) the answer to an Idempotency-Key is remembered, counted from it."""

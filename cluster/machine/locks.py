@@ -15,26 +15,25 @@ Source: Gray & Cheriton (leases); Chubby (sequencers); Courtois et al. (readers 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
+from typing import Any, ClassVar
 
 from sortedcontainers import SortedList
 
 from cluster.machine import limits
-from cluster.machine.outcome import (
-    Granted,
-    LockHeld,
-    LockInfo,
-    NotHolder,
-    QueueFull,
-    Released,
-    StaleToken,
-)
-from cluster.machine.parked import Parked
-from cluster.machine.tokens import Tokens
+from cluster.machine.commands.base import Command, RequestId
+from cluster.machine.commands.locks import AcquireLock, ReleaseLock
+from cluster.machine.core import Core
+from cluster.machine.events import Event
+from cluster.machine.outcome.base import NotHolder, Outcome, QueueFull, Refusal, StaleToken
+from cluster.machine.outcome.locks import Granted, LockHeld, LockInfo, Released
+from cluster.machine.parked import Parked, Place
+from cluster.machine.primitive import Blocker, Check, Handler, Record, Table, Weighed
+from cluster.machine.restoring import Restoring, must
+from cluster.machine.sessions import Owned, Session
 
 KIND = "lock"
-"""Kind of a lock among the things that a session owns."""
 
 
 class Grant:
@@ -49,21 +48,21 @@ class Grant:
         self.since_ms = since_ms
 
 
-class LockPlace:
-    """A session's place in the queue of a lock. It is left when the last wait in it ends."""
+class LockPlace(Place):
+    """A session's place in the queue of a lock."""
 
-    __slots__ = ("arrival", "name", "parked", "priority", "session", "shared", "since_ms")
+    __slots__ = ("priority", "shared", "since_ms")
+
+    kind: ClassVar[str] = KIND
+    session: str
 
     def __init__(
         self, name: str, session: str, shared: bool, priority: int, arrival: int, since_ms: int
     ) -> None:
-        self.name = name
-        self.session = session
+        super().__init__(name, session, arrival)
         self.shared = shared
         self.priority = priority
-        self.arrival = arrival
         self.since_ms = since_ms
-        self.parked: dict[int, Parked] = {}
 
 
 class Lock:
@@ -83,94 +82,175 @@ class Lock:
         self.places: dict[str, LockPlace] | None = None
 
 
+class _GrantRecord(Record):
+    name: str
+    session: str
+    token: int
+    shared: bool
+    since_ms: int
+
+
+class _PlaceRecord(Record):
+    name: str
+    session: str
+    shared: bool
+    priority: int
+    arrival: int
+    since_ms: int
+
+
 class Locks:
-    """All locks that are held. A free lock leaves no trace."""
+    """All locks that are held. A free lock leaves no trace.
 
-    __slots__ = ("_by_name", "_names", "_tokens", "waiters")
+    Attributes:
+        waiters: in all queues.
+    """
 
-    def __init__(self, tokens: Tokens) -> None:
-        self._tokens = tokens
+    kind = KIND
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
         self._by_name: dict[str, Lock] = {}
         self._names = SortedList()
         self.waiters = 0
+        self.handlers: Mapping[type[Command], Handler] = {
+            AcquireLock: self.acquire,
+            ReleaseLock: self.release,
+        }
+        self.timers: Mapping[int, Callable[[Any], None]] = {}
+        self.checks: Mapping[type[Command], Check] = {
+            AcquireLock: Check(_thing, self._would_refuse_to_grant),
+            ReleaseLock: Check(_thing, self._would_refuse_to_release),
+        }
+        self.tables: tuple[Table, ...] = (
+            Table("lock grants", _GrantRecord, self._dump_grants, self._load_grants),
+            Table("lock places", _PlaceRecord, self._dump_places, self._load_places),
+        )
 
     def __len__(self) -> int:
         return len(self._by_name)
 
-    def __iter__(self) -> Iterator[tuple[str, Lock]]:
-        """By name."""
-        return ((name, self._by_name[name]) for name in self._names)
+    # Commands.
 
-    def acquire(
-        self,
-        name: str,
-        session: str,
-        *,
-        held: int,
-        shared: bool,
-        priority: int,
-        can_wait: bool,
-        arrival: int,
-        now_ms: int,
-    ) -> Granted | LockHeld | QueueFull | LockPlace:
-        """Grant the lock, say where to wait, or refuse.
+    def acquire(self, command: AcquireLock, _: RequestId) -> Outcome | Parked:
+        """Grant the lock, have the request wait for it, or refuse.
 
         A session that holds the lock in this mode or a stronger one is given its grant again. One
         that waits already keeps its place, mode and priority, whatever it asks for now.
-
-        Args:
-            held: token under which this session holds the lock already; 0 when it does not.
-            arrival: order of this request among all that ever waited, rising.
-        Returns:
-            A LockPlace (old or new) when the request may wait: the caller parks it there.
         """
+        core, name, shared = self._core, command.name, command.shared
+        session = core.sessions.get(command.session)
+        if session is None:
+            return core.gone(command.session)
+        token = session.owned.get((KIND, name, ""))
+        if token is not None:
+            return self._acquire_again(session, command, token)
         lock = self._by_name.get(name)
+        place = None if lock is None or lock.places is None else lock.places.get(session.id)
+        if place is None and (refusal := core.no_room(session)) is not None:
+            return refusal
         if lock is None:
             if len(self._by_name) >= limits.LOCKS_MAX:
                 return QueueFull("locks", limits.LOCKS_MAX)
-            lock = self._new(name)
-            return self._grant(lock, name, session, shared, now_ms)
-        if held:
-            grant = lock.holders[held]
-            if shared or not grant.shared:
-                return Granted(name, session, held, grant.shared)
-            if len(lock.holders) == 1 and not lock.queue:
-                del lock.holders[held]
-                return self._grant(lock, name, session, shared, now_ms)
-            return self._refusal(lock, name, session, now_ms, _rank(lock, priority, arrival))
-        place = None if lock.places is None else lock.places.get(session)
-        if place is not None:
-            if can_wait:
-                return place
-            return self.held(place, now_ms)
-        rank = _rank(lock, priority, arrival)
-        if rank == 0 and _compatible(lock, shared):
-            return self._grant(lock, name, session, shared, now_ms)
-        if not can_wait:
-            return self._refusal(lock, name, session, now_ms, rank)
-        if len(lock.queue) >= limits.WAITERS_PER_LOCK_MAX:
-            return QueueFull("waiters of a lock", limits.WAITERS_PER_LOCK_MAX)
-        place = LockPlace(name, session, shared, priority, arrival, now_ms)
-        self._enter(lock, place, rank)
-        return place
+            return self._grant(self._new(name), session, name, shared)
+        if place is None:
+            rank = _rank(lock, command.priority, core.next_arrival())
+            if rank == 0 and _compatible(lock, shared):
+                return self._grant(lock, session, name, shared)
+        else:
+            rank = _rank(lock, place.priority, place.arrival)
+        if command.wait_ms <= 0:
+            return self._refusal(lock, name, session.id, rank)
+        if core.is_full:
+            return QueueFull("parked requests", limits.PARKED_MAX)
+        if place is None:
+            if len(lock.queue) >= limits.WAITERS_PER_LOCK_MAX:
+                return QueueFull("waiters of a lock", limits.WAITERS_PER_LOCK_MAX)
+            place = LockPlace(
+                name, session.id, shared, command.priority, core.next_arrival(), core.now_ms
+            )
+            self._enter(lock, place, rank)
+        return core.park(place, command.wait_ms)
 
-    def release(
-        self, name: str, session: str, token: int, *, held: int
-    ) -> Released | StaleToken | NotHolder:
-        """Give the lock back, if the session holds it under this very token.
+    def release(self, command: ReleaseLock, _: RequestId) -> Released | Refusal:
+        """Give the lock back, if the session holds it under this very token."""
+        core, name, token = self._core, command.name, command.token
+        session = core.sessions.get(command.session)
+        if session is None:
+            return core.gone(command.session)
+        thing = (KIND, name, "")
+        if session.owned.get(thing) != token:
+            return self._not_released(name, session, token)
+        del session.owned[thing]
+        self._take(name, token)
+        core.events.append(Event("released", KIND, name, session.id, token))
+        return Released(name)
 
-        Call `grantable` afterwards: somebody may be next.
+    # What the machine asks of every primitive.
 
-        Args:
-            held: token under which this session holds the lock; 0 when it does not.
-        """
-        if held == token != 0:
-            self.free(name, token)
-            return Released(name)
+    def free(self, session: Session, thing: Owned, token: int) -> None:
+        """The holder is gone."""
+        name = thing[1]
+        self._take(name, token)
+        self._core.events.append(Event("lost", KIND, name, session.id, token))
+
+    def leave(self, place: Place) -> None:
+        """Take a session's place out of the queue."""
+        name = place.name
+        lock = self._by_name[name]
+        assert isinstance(place, LockPlace)
+        assert lock.places is not None
+        del lock.places[place.session]
+        del lock.queue[_rank(lock, place.priority, place.arrival)]
+        self.waiters -= 1
+        self._core.unsettle(KIND, name)
+
+    def settle(self, name: str) -> None:
+        """Grant to the head of the queue, and to compatible ones right behind it."""
+        core, lock = self._core, self._by_name.get(name)
+        while lock is not None and lock.queue and _compatible(lock, lock.queue[0][2].shared):
+            place = lock.queue[0][2]
+            session = core.living(place.session)
+            if session is None:
+                continue  # It took its place along.
+            assert lock.places is not None
+            del lock.places[place.session]
+            del lock.queue[0]
+            self.waiters -= 1
+            core.grant(place, self._grant(lock, session, name, place.shared))
+        if lock is not None and not lock.holders and not lock.queue and name in self._by_name:
+            self._forget(name)
+
+    def position(self, place: Place) -> int:
+        """Rank in the queue, from 1."""
+        assert isinstance(place, LockPlace)
+        return _rank(self._by_name[place.name], place.priority, place.arrival) + 1
+
+    def too_late(self, place: Place) -> LockHeld:
+        """Who holds the lock, and where the session stood."""
+        assert isinstance(place, LockPlace)
+        lock = self._by_name[place.name]
+        rank = _rank(lock, place.priority, place.arrival)
+        return self._refusal(lock, place.name, place.session, rank)
+
+    def places(self) -> Iterator[Place]:
+        """By lock, in queue order."""
+        return (place for _, lock in self for _, _, place in lock.queue)
+
+    def blockers(self, name: str, session: str, place: Place | None) -> Iterator[Blocker]:
+        """All holders that are in the way, then all waiters before."""
         lock = self._by_name.get(name)
-        if lock is None or token in lock.holders:
-            return NotHolder(name, session)
-        return StaleToken(name, token, _newest(lock))
+        if lock is None:
+            return
+        for grant in lock.holders.values():
+            if grant.session != session:
+                yield Blocker(grant.session, grant.token, grant.since_ms, None)
+        for position, (_, _, other) in enumerate(lock.queue, 1):
+            if other is place:
+                return
+            yield Blocker(other.session, None, other.since_ms, position)
+
+    # Reading.
 
     def check(self, name: str, token: int) -> tuple[bool, int | None]:
         """Whether a present grant has this token, and the newest token of the lock if it is held.
@@ -178,67 +258,9 @@ class Locks:
         A resource that sees tokens may refuse all but a valid one.
         """
         lock = self._by_name.get(name)
-        return (False, None) if lock is None else (token in lock.holders, _newest(lock))
-
-    def free(self, name: str, token: int) -> None:
-        """Take a grant away. A lock that nobody is left for disappears."""
-        lock = self._by_name[name]
-        del lock.holders[token]
-        if not lock.holders and not lock.queue:
-            self._forget(name)
-
-    def leave(self, name: str, session: str) -> LockPlace:
-        """Take a session's place out of the queue. Call `grantable` afterwards."""
-        lock = self._by_name[name]
-        assert lock.places is not None
-        place = lock.places.pop(session)
-        del lock.queue[_rank(lock, place.priority, place.arrival)]
-        self.waiters -= 1
-        if not lock.holders and not lock.queue:
-            self._forget(name)
-        return place
-
-    def grantable(self, name: str) -> LockPlace | None:
-        """The place that the lock should be granted to now, if there is one."""
-        lock = self._by_name.get(name)
-        if lock is None or not lock.queue:
-            return None
-        place = lock.queue[0][2]
-        return place if _compatible(lock, place.shared) else None
-
-    def grant(self, place: LockPlace, now_ms: int) -> Granted:
-        """Grant the lock to a place that `grantable` gave."""
-        lock = self._by_name[place.name]
-        assert lock.places is not None
-        del lock.places[place.session]
-        del lock.queue[0]
-        self.waiters -= 1
-        return self._grant(lock, place.name, place.session, place.shared, now_ms)
-
-    def held(self, place: LockPlace, now_ms: int) -> LockHeld:
-        """The refusal for somebody who stands in this place and will not wait (any longer)."""
-        lock = self._by_name[place.name]
-        rank = _rank(lock, place.priority, place.arrival)
-        return self._refusal(lock, place.name, place.session, now_ms, rank)
-
-    def position(self, name: str, session: str) -> int:
-        """A waiting session's position in the queue, counted from 1."""
-        lock = self._by_name[name]
-        assert lock.places is not None
-        place = lock.places[session]
-        return _rank(lock, place.priority, place.arrival) + 1
-
-    def restore_grant(self, name: str, grant: Grant) -> None:
-        """Take in a grant from a snapshot, in order of grant."""
-        lock = self._by_name.get(name)
-        if lock is None:
-            lock = self._new(name)
-        lock.holders[grant.token] = grant
-
-    def restore_place(self, place: LockPlace) -> None:
-        """Take in a place from a snapshot; the grants of its lock are there already."""
-        lock = self._by_name[place.name]
-        self._enter(lock, place, _rank(lock, place.priority, place.arrival))
+        if lock is None or not lock.holders:
+            return False, None
+        return token in lock.holders, _newest(lock)
 
     def info(self, name: str, now_ms: int) -> LockInfo:
         """A picture of one lock; empty when nobody holds it."""
@@ -257,7 +279,7 @@ class Locks:
                     place.shared,
                     place.priority,
                     max(0, now_ms - place.since_ms),
-                    max(0, max(wait.deadline_ms for wait in place.parked.values()) - now_ms),
+                    place.expires_in_ms(now_ms),
                 )
                 for _, _, place in lock.queue
             ),
@@ -282,6 +304,65 @@ class Locks:
             pictures.append(self.info(name, now_ms))
         return pictures
 
+    def __iter__(self) -> Iterator[tuple[str, Lock]]:
+        """By name."""
+        return ((name, self._by_name[name]) for name in self._names)
+
+    # How it is done.
+
+    def _acquire_again(self, session: Session, command: AcquireLock, token: int) -> Outcome:
+        name = command.name
+        lock = self._by_name[name]
+        grant = lock.holders[token]
+        if command.shared or not grant.shared:
+            return Granted(name, session.id, token, grant.shared)
+        if len(lock.holders) == 1 and not lock.queue:
+            del lock.holders[token]
+            return self._grant(lock, session, name, False)
+        rank = _rank(lock, command.priority, self._core.next_arrival())
+        return self._refusal(lock, name, session.id, rank)
+
+    def _not_released(self, name: str, session: Session, token: int) -> Refusal:
+        lock = self._by_name.get(name)
+        if lock is None or not lock.holders or token in lock.holders:
+            return NotHolder(name, session.id)
+        return StaleToken(name, token, _newest(lock))
+
+    def _would_refuse_to_grant(self, command: AcquireLock) -> Refusal | None:
+        core, name = self._core, command.name
+        session = core.sessions.get(command.session)
+        if session is None:
+            return core.gone(command.session)
+        lock = self._by_name.get(name)
+        token = session.owned.get((KIND, name, ""))
+        if token is not None:
+            assert lock is not None
+            is_enough = command.shared or not lock.holders[token].shared
+            if is_enough or (len(lock.holders) == 1 and not lock.queue):
+                return None
+        place = None if lock is None or lock.places is None else lock.places.get(session.id)
+        if token is None and place is None and (refusal := core.no_room(session)) is not None:
+            return refusal
+        if lock is None:
+            if len(self._by_name) + core.headroom > limits.LOCKS_MAX:
+                return QueueFull("locks", limits.LOCKS_MAX)
+            return None
+        if place is None:
+            rank = _rank(lock, command.priority, core.next_arrival())
+            if token is None and rank == 0 and _compatible(lock, command.shared):
+                return None
+        else:
+            rank = _rank(lock, place.priority, place.arrival)
+        return self._refusal(lock, name, session.id, rank)
+
+    def _would_refuse_to_release(self, command: ReleaseLock) -> Refusal | None:
+        session = self._core.sessions.get(command.session)
+        if session is None:
+            return self._core.gone(command.session)
+        if session.owned.get((KIND, command.name, "")) == command.token:
+            return None
+        return self._not_released(command.name, session, command.token)
+
     def _new(self, name: str) -> Lock:
         self._by_name[name] = lock = Lock()
         self._names.add(name)
@@ -291,10 +372,22 @@ class Locks:
         del self._by_name[name]
         self._names.remove(name)
 
-    def _grant(self, lock: Lock, name: str, session: str, shared: bool, now_ms: int) -> Granted:
-        token = self._tokens.next()
-        lock.holders[token] = Grant(session, token, shared, now_ms)
-        return Granted(name, session, token, shared)
+    def _take(self, name: str, token: int) -> None:
+        """Take a grant away. A lock that nobody is left for disappears."""
+        lock = self._by_name[name]
+        del lock.holders[token]
+        if lock.queue:
+            self._core.unsettle(KIND, name)
+        elif not lock.holders:
+            self._forget(name)
+
+    def _grant(self, lock: Lock, session: Session, name: str, shared: bool) -> Granted:
+        core = self._core
+        token = core.tokens.next()
+        lock.holders[token] = Grant(session.id, token, shared, core.now_ms)
+        session.took((KIND, name, ""), token)
+        core.events.append(Event("granted", KIND, name, session.id, token))
+        return Granted(name, session.id, token, shared)
 
     def _enter(self, lock: Lock, place: LockPlace, rank: int) -> None:
         if lock.places is None:
@@ -303,7 +396,7 @@ class Locks:
         lock.queue.insert(rank, (place.priority, place.arrival, place))
         self.waiters += 1
 
-    def _refusal(self, lock: Lock, name: str, session: str, now_ms: int, rank: int) -> LockHeld:
+    def _refusal(self, lock: Lock, name: str, session: str, rank: int) -> LockHeld:
         """Why this session does not get the lock: who holds it, and where it would stand."""
         others = (grant for grant in lock.holders.values() if grant.session != session)
         holder = next(others, None)
@@ -311,11 +404,83 @@ class Locks:
         return LockHeld(
             name=name,
             holder=None if holder is None else holder.session,
-            held_for_ms=0 if holder is None else now_ms - holder.since_ms,
+            held_for_ms=0 if holder is None else self._core.now_ms - holder.since_ms,
             holder_token=None if holder is None else holder.token,
             queue_length=len(lock.queue) - waits,
             position=rank + 1,
         )
+
+    # Snapshots.
+
+    def _dump_grants(self) -> Weighed:
+        for name, lock in self:
+            for grant in lock.holders.values():
+                yield 1, [name, grant.session, grant.token, grant.shared, grant.since_ms]
+
+    def _load_grants(self, records: Iterable[_GrantRecord], restoring: Restoring) -> None:
+        name, newest, is_alone = None, 0, False
+        for record in records:
+            must(name is None or name <= record.name, "locks are not in order of name")
+            if name == record.name:
+                must(newest < record.token, "tokens of a lock do not rise")
+                must(record.shared and not is_alone, "an exclusive lock has two holders")
+                lock = self._by_name[record.name]
+            else:
+                lock = self._new(record.name)
+            name, newest, is_alone = record.name, record.token, not record.shared
+            restoring.own(record.session, (KIND, record.name, ""), record.token)
+            lock.holders[record.token] = Grant(
+                record.session, record.token, record.shared, record.since_ms
+            )
+
+    def _dump_places(self) -> Weighed:
+        for name, lock in self:
+            for _, _, place in lock.queue:
+                yield (
+                    1,
+                    [
+                        name,
+                        place.session,
+                        place.shared,
+                        place.priority,
+                        place.arrival,
+                        place.since_ms,
+                    ],
+                )
+
+    def _load_places(self, records: Iterable[_PlaceRecord], restoring: Restoring) -> None:
+        holders: dict[str, set[str]] = {}
+        for record in records:
+            place = LockPlace(
+                record.name,
+                record.session,
+                record.shared,
+                record.priority,
+                record.arrival,
+                record.since_ms,
+            )
+            lock = self._by_name[record.name]
+            must(
+                lock.places is None or record.session not in lock.places,
+                "a session waits for a lock twice",
+            )
+            if record.name not in holders:
+                holders[record.name] = {grant.session for grant in lock.holders.values()}
+            must(
+                record.session not in holders[record.name],
+                "a session holds a lock and waits for it",
+            )
+            self._enter(lock, place, _rank(lock, place.priority, place.arrival))
+            restoring.stand(place)
+        for _, lock in self:
+            must(
+                not lock.queue or not _compatible(lock, lock.queue[0][2].shared),
+                "a place was not granted when it could",
+            )
+
+
+def _thing(command: AcquireLock | ReleaseLock) -> tuple[str, ...]:
+    return KIND, command.name
 
 
 def _compatible(lock: Lock, shared: bool) -> bool:

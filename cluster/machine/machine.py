@@ -1,58 +1,48 @@
 """The machine: one entry in, answers out. Here the primitives meet, and only here.
 
-RULE: a table from command to primitive, and what follows when a session ends or a lock falls free.
-Nothing raises for an entry that could be decoded; what does raise is our own bug and stops the
-process. The laws of order: time first, then due deadlines in the order (deadline, kind, order),
-then requests as the leader received them; whatever a step frees is granted before the next step.
+RULE: a table from command to primitive, and the order in which things happen. Nothing raises for
+an entry that could be decoded; what does raise is our own bug and stops the process. The laws of
+order: time first, then due deadlines in the order (deadline, kind, order), then requests as the
+leader received them; whatever a step frees is granted before the next step.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
 
-from cluster.machine import digest, limits, locks, snapshot
-from cluster.machine.commands import (
+from cluster.machine import digest, limits, snapshot
+from cluster.machine.commands.base import (
     Abandon,
-    AcquireLock,
     Batch,
-    CloseSession,
+    Command,
     Group,
-    KeepAlive,
-    KeepAliveMany,
-    OpenSession,
     Origin,
-    ReleaseLock,
     Request,
     RequestId,
 )
-from cluster.machine.deadlines import SESSION_ENDS, WAIT_ENDS, Deadlines
-from cluster.machine.locks import LockPlace, Locks
-from cluster.machine.outcome import (
+from cluster.machine.commands.sessions import CloseSession, KeepAlive, KeepAliveMany, OpenSession
+from cluster.machine.core import Core
+from cluster.machine.deadlines import SESSION_ENDS, WAIT_ENDS
+from cluster.machine.events import Event, History
+from cluster.machine.locks import Locks
+from cluster.machine.outcome.base import (
     Abandoned,
     Answer,
-    Closed,
-    Granted,
     KeyReused,
-    LockHeld,
-    Opened,
     Outcome,
-    Queued,
     QueueFull,
-    Refusal,
-    Renewed,
-    RenewedMany,
     Undecodable,
     Void,
     Withdrawn,
 )
+from cluster.machine.outcome.sessions import Closed, Opened, Renewed, RenewedMany
 from cluster.machine.parked import Parked
-from cluster.machine.requests import Answers, Requests
-from cluster.machine.sessions import WAITING, Owned, Session, Sessions
-from cluster.machine.tokens import Tokens
+from cluster.machine.primitive import Handler, Primitive
+from cluster.machine.requests import Answers
+from cluster.machine.sessions import Session
 
 _VOID = Void()
 _UNDECODABLE = Undecodable()
@@ -76,33 +66,42 @@ class Machine:
 
     Attributes:
         index: last entry applied or skipped.
-        now_ms: cluster time of the last entry, never falling.
-        sessions: for reading.
-        locks: for reading.
+        core: time, sessions and what else primitives share; for reading.
+        locks: for reading, as all primitives are.
+        history: what the last entries did. No part of the state.
     """
 
     def __init__(self) -> None:
         self.index = 0
-        self.now_ms = 0
-        self.arrivals = 0
-        self.parked = 0
         self.running_digest = digest.START
-        self.tokens = Tokens()
-        self.deadlines = Deadlines()
-        self.sessions = Sessions(self.tokens, self._position)
-        self.locks = Locks(self.tokens)
-        self.requests = Requests()
-        self._answers: list[Answer] = []
-        self._unsettled: deque[str] = deque()
-        self._handlers: dict[type, Callable[[Any, RequestId], Outcome | Parked]] = {
+        self.core = core = Core()
+        self.sessions = core.sessions
+        self.requests = core.requests
+        self.deadlines = core.deadlines
+        self.tokens = core.tokens
+        self.locks = Locks(core)
+        self.primitives: tuple[Primitive, ...] = (self.locks,)
+        core.add(self.primitives)
+        self.history = History()
+        self._handlers: dict[type[Command], Handler] = {
             OpenSession: self._open_session,
             KeepAlive: self._keep_alive,
             KeepAliveMany: self._keep_alive_many,
             CloseSession: self._close_session,
-            AcquireLock: self._acquire_lock,
-            ReleaseLock: self._release_lock,
             Abandon: self._abandon,
         }
+        self._timers: dict[int, Callable[[Any], None]] = {
+            SESSION_ENDS: self._session_expired,
+            WAIT_ENDS: core.wait_ended,
+        }
+        for primitive in self.primitives:
+            self._handlers.update(primitive.handlers)
+            self._timers.update(primitive.timers)
+
+    @property
+    def now_ms(self) -> int:
+        """Cluster time of the last entry, never falling."""
+        return self.core.now_ms
 
     # Entries.
 
@@ -117,15 +116,20 @@ class Machine:
             answers to parked requests at the step that resolved them.
         """
         self.skip(index)
-        self.now_ms = max(self.now_ms, batch.now_ms)
-        self.tokens.index = index
-        answers = self._answers = []
+        core = self.core
+        core.now_ms = max(core.now_ms, batch.now_ms)
+        core.wall_ms = batch.wall_ms
+        core.tokens.index = index
+        answers = core.answers = []
+        core.events = []
         self._meet_deadlines()
-        self.requests.forget_keys(self.now_ms)
+        core.requests.forget_keys(core.now_ms)
         for group in batch.groups:
             self._apply_group(group)
+        if core.events:
+            self.history.add(index, core.events)
         self.running_digest = digest.after_entry(
-            self.running_digest, index, self.now_ms, self.tokens.last, answers
+            self.running_digest, index, core.now_ms, core.tokens.last, answers
         )
         return answers
 
@@ -144,7 +148,7 @@ class Machine:
     def answer(self, request: RequestId) -> Outcome | None:
         """The answer of a request as far as it is remembered; Queued while it stands in a queue."""
         known = self.requests.answer(request)
-        return self._queued(known) if isinstance(known, Parked) else known
+        return self.core.queued(known) if isinstance(known, Parked) else known
 
     def waits_of(self, origin: Origin) -> list[int]:
         """Numbers of an origin's requests that stand in a queue, rising.
@@ -168,7 +172,7 @@ class Machine:
             sessions=len(self.sessions),
             locks=len(self.locks),
             waiters=self.locks.waiters,
-            parked=self.parked,
+            parked=self.core.parked,
             answers=sum(len(answers.by_seq) for answers in self.requests.origins.values()),
             keys=len(self.requests.keys),
         )
@@ -186,23 +190,23 @@ class Machine:
         """
         machine = cls()
         snapshot.load(machine, rows)
+        machine.history.start(machine.index)
         return machine
 
     # Requests.
 
     def _apply_group(self, group: Group) -> None:
-        memory, left = self.requests.admit(group)
+        core = self.core
+        memory, left = core.requests.admit(group)
         for request_id, parked in left:
-            self._withdraw(request_id, parked)
-        if left:
-            self._settle()
+            core.withdraw(request_id, parked)
+        core.settle()
         node, boot = group.origin
         for request in group.requests:
             request_id = RequestId(node, boot, request.seq)
             outcome = _VOID if memory is None else self._answer(memory, request_id, request)
-            self._answers.append(Answer(request_id, outcome))
-            if self._unsettled:
-                self._settle()
+            core.answers.append(Answer(request_id, outcome))
+            core.settle()
 
     def _answer(self, memory: Answers, request_id: RequestId, request: Request) -> Outcome:
         known = memory.by_seq.get(request.seq)
@@ -211,7 +215,7 @@ class Machine:
                 return _VOID
             known = self._first_answer(request_id, request)
             memory.by_seq[request.seq] = known
-        return self._queued(known) if isinstance(known, Parked) else known
+        return self.core.queued(known) if isinstance(known, Parked) else known
 
     def _first_answer(self, request_id: RequestId, request: Request) -> Outcome | Parked:
         command, key = request.command, request.key
@@ -229,25 +233,27 @@ class Machine:
                 answer.key, answer.fingerprint = key, request.fingerprint
                 self.requests.hold_key(answer)
             else:
-                self.requests.settle_key(key, request.fingerprint, answer, self.now_ms)
+                self.requests.settle_key(key, request.fingerprint, answer, self.core.now_ms)
         if isinstance(answer, Parked):
             answer.requests[request_id] = None
         return answer
 
     def _open_session(self, command: OpenSession, _: RequestId) -> Outcome:
-        if len(self.sessions) >= limits.SESSIONS_MAX:
+        core = self.core
+        if len(core.sessions) >= limits.SESSIONS_MAX:
             return QueueFull("sessions", limits.SESSIONS_MAX)
-        session = self.sessions.open(
-            command.nonce, command.ttl_ms, command.name, command.meta, self.now_ms
+        session = core.sessions.open(
+            command.nonce, command.ttl_ms, command.name, command.meta, core.now_ms
         )
-        self.deadlines.arm(SESSION_ENDS, session.token, session)
+        core.deadlines.arm(SESSION_ENDS, session.token, session)
+        core.events.append(Event("opened", "session", session.id, session.id, session.token))
         return Opened(session.id, session.ttl_ms, session.token)
 
     def _keep_alive(self, command: KeepAlive, _: RequestId) -> Outcome:
         session = self.sessions.get(command.session)
         if session is None:
             return self.sessions.refusal(command.session)
-        session.deadline_ms = self.now_ms + session.ttl_ms
+        session.deadline_ms = self.core.now_ms + session.ttl_ms
         return Renewed(session.id, session.ttl_ms)
 
     def _keep_alive_many(self, command: KeepAliveMany, _: RequestId) -> Outcome:
@@ -258,7 +264,7 @@ class Machine:
             if session is None:
                 gone.append(session_id)
             else:
-                session.deadline_ms = self.now_ms + session.ttl_ms
+                session.deadline_ms = self.core.now_ms + session.ttl_ms
                 alive.append((session.id, session.ttl_ms))
         return RenewedMany(tuple(alive), tuple(gone))
 
@@ -266,48 +272,8 @@ class Machine:
         session = self.sessions.get(command.session)
         if session is None:
             return self.sessions.refusal(command.session)
-        self._end(session)
+        self.core.end(session, "closed")
         return Closed(session.id)
-
-    def _acquire_lock(self, command: AcquireLock, _: RequestId) -> Outcome | Parked:
-        session = self.sessions.get(command.session)
-        if session is None:
-            return self.sessions.refusal(command.session)
-        thing = (locks.KIND, command.name)
-        held = session.owned.get(thing)
-        if held is None and len(session.owned) >= limits.OWNED_PER_SESSION_MAX:
-            return QueueFull("things of a session", limits.OWNED_PER_SESSION_MAX)
-        wants_to_wait = command.wait_ms > 0
-        is_full = self.parked >= limits.PARKED_MAX
-        result = self.locks.acquire(
-            command.name,
-            session.id,
-            held=held or 0,
-            shared=command.shared,
-            priority=command.priority,
-            can_wait=wants_to_wait and not is_full,
-            arrival=self.arrivals + 1,
-            now_ms=self.now_ms,
-        )
-        if isinstance(result, Granted):
-            session.took(thing, result.token)
-        elif isinstance(result, LockPlace):
-            return self._park(session, thing, result, command.wait_ms)
-        elif is_full and wants_to_wait and isinstance(result, LockHeld):
-            return QueueFull("parked requests", limits.PARKED_MAX)
-        return result
-
-    def _release_lock(self, command: ReleaseLock, _: RequestId) -> Outcome:
-        session = self.sessions.get(command.session)
-        if session is None:
-            return self.sessions.refusal(command.session)
-        thing = (locks.KIND, command.name)
-        held = session.owned.get(thing, WAITING)
-        outcome = self.locks.release(command.name, session.id, command.token, held=held)
-        if not isinstance(outcome, Refusal):
-            del session.owned[thing]
-            self._unsettled.append(command.name)
-        return outcome
 
     def _abandon(self, command: Abandon, request_id: RequestId) -> Outcome:
         memory = self.requests.origins[request_id.node]
@@ -315,8 +281,8 @@ class Machine:
         known = memory.by_seq.get(command.seq)
         if isinstance(known, Parked):
             self.requests.store(abandoned, _WITHDRAWN)
-            self._answers.append(Answer(abandoned, _WITHDRAWN))
-            self._withdraw(abandoned, known)
+            self.core.answers.append(Answer(abandoned, _WITHDRAWN))
+            self.core.withdraw(abandoned, known)
         elif known is None and memory.ack <= command.seq < request_id.seq:
             # Overtaken on its way: when it comes, nobody will wait for it.
             memory.by_seq[command.seq] = _WITHDRAWN
@@ -324,98 +290,14 @@ class Machine:
         # otherwise the grant ends with its session.
         return _ABANDONED
 
-    # Waiting.
-
-    def _park(self, session: Session, thing: Owned, place: LockPlace, wait_ms: int) -> Parked:
-        self.arrivals += 1
-        self.parked += 1
-        parked = Parked(self.arrivals, self.now_ms + wait_ms, place)
-        place.parked[parked.order] = parked
-        session.owned.setdefault(thing, WAITING)
-        self.deadlines.arm(WAIT_ENDS, parked.order, parked)
-        return parked
-
-    def _queued(self, parked: Parked) -> Queued:
-        place = parked.place
-        return Queued(place.name, self.locks.position(place.name, place.session))
-
-    def _position(self, session_id: str, thing: Owned) -> int:
-        return self.locks.position(thing[1], session_id)
-
-    def _resolve(self, parked: Parked, outcome: Outcome) -> None:
-        """Tell everybody who shares this wait."""
-        self._unpark(parked)
-        for request_id in parked.requests:
-            self.requests.store(request_id, outcome)
-            self._answers.append(Answer(request_id, outcome))
-        if parked.key is not None:
-            self.requests.settle_key(parked.key, parked.fingerprint, outcome, self.now_ms)
-
-    def _withdraw(self, request_id: RequestId, parked: Parked) -> None:
-        """One who shared this wait is gone; the last one takes the wait along."""
-        del parked.requests[request_id]
-        if not parked.requests:
-            self._unpark(parked)
-            self.requests.release_key(parked)
-            self._leave(parked)
-
-    def _unpark(self, parked: Parked) -> None:
-        self.parked -= 1
-        self.deadlines.disarm(parked)
-
-    def _leave(self, parked: Parked) -> None:
-        """A wait is over without a grant: the last one in a place gives the place up."""
-        place = parked.place
-        del place.parked[parked.order]
-        if not place.parked:
-            session = self.sessions.get(place.session)
-            assert session is not None, "a place outlived its session"
-            del session.owned[locks.KIND, place.name]
-            self.locks.leave(place.name, place.session)
-            self._unsettled.append(place.name)
-
-    # What time brings, and what follows.
+    # What time brings.
 
     def _meet_deadlines(self) -> None:
-        while (due := self.deadlines.pop_due(self.now_ms)) is not None:
-            _, target = due
-            if isinstance(target, Session):
-                self._end(target)
-            elif isinstance(target, Parked):
-                place = target.place
-                assert isinstance(place, LockPlace)
-                self._resolve(target, self.locks.held(place, self.now_ms))
-                self._leave(target)
-            self._settle()
+        core = self.core
+        while (due := core.deadlines.pop_due(core.now_ms)) is not None:
+            kind, target = due
+            self._timers[kind](target)
+            core.settle()
 
-    def _end(self, session: Session) -> None:
-        """End a session: free what it holds in order of grant, leave the queues it stands in."""
-        self.deadlines.disarm(session)
-        self.sessions.remove(session)
-        for (_, name), token in session.owned.items():
-            if token != WAITING:
-                self.locks.free(name, token)
-                self._unsettled.append(name)
-        expired = self.sessions.refusal(session.id)
-        for (_, name), token in session.owned.items():
-            if token == WAITING:
-                place = self.locks.leave(name, session.id)
-                for parked in place.parked.values():
-                    self._resolve(parked, expired)
-                self._unsettled.append(name)
-
-    def _settle(self) -> None:
-        """Grant what has become free, until nothing more can be granted."""
-        while self._unsettled:
-            name = self._unsettled.popleft()
-            while (place := self.locks.grantable(name)) is not None:
-                session = self.sessions.get(place.session)
-                assert session is not None, "a place outlived its session"
-                # Two may be due at the same time: never grant to a session that is over as well.
-                if session.deadline_ms <= self.now_ms:
-                    self._end(session)
-                    continue
-                granted = self.locks.grant(place, self.now_ms)
-                session.took((locks.KIND, name), granted.token)
-                for parked in place.parked.values():
-                    self._resolve(parked, granted)
+    def _session_expired(self, session: Session) -> None:
+        self.core.end(session, "expired")

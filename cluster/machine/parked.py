@@ -1,28 +1,45 @@
-"""Parked requests: asked, not yet answered, waiting in the queue of some thing.
+"""Places and parked requests: asked, not yet answered, waiting in the queue of some thing.
 
-RULE: a value that primitives keep without looking inside, and `requests.py` answers.
+RULE: values that primitives keep, and `core.py` answers. A place is where somebody stands; a wait
+is for how long. Several waits share a place when one session asked twice for the same thing;
+several requests share a wait when they came with the same Idempotency-Key.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import ClassVar
 
-from cluster.machine.commands import RequestId
+from cluster.machine.commands.base import RequestId
 
 
-class Place(Protocol):
-    """A place in a queue, whatever the queue is for."""
+class Place:
+    """A place in a queue, whatever the queue is for. Primitives derive theirs from it.
 
-    session: str
-    name: str
-    parked: dict[int, Parked]
+    Attributes:
+        kind: of the primitive whose queue it is; the class says it.
+        name: of the thing waited for.
+        session: whose place it is; None for those who wait without one.
+        arrival: order among all places that ever were; the order of the wait that made it.
+        parked: the waits in it by their order; a place is left when the last one ends.
+    """
+
+    __slots__ = ("arrival", "name", "parked", "session")
+
+    kind: ClassVar[str]
+
+    def __init__(self, name: str, session: str | None, arrival: int) -> None:
+        self.name = name
+        self.session = session
+        self.arrival = arrival
+        self.parked: dict[int, Parked] = {}
+
+    def expires_in_ms(self, now_ms: int) -> int:
+        """How long somebody will still wait here."""
+        return max(0, max(wait.deadline_ms for wait in self.parked.values()) - now_ms)
 
 
 class Parked:
     """One wait: the requests that share it get one answer.
-
-    Several requests share a wait when they came with the same Idempotency-Key. Several waits share
-    a place when one session asked twice for the same thing.
 
     Attributes:
         order: of arrival, unique over all waits; its key in `place.parked`.

@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from cluster.machine.deadlines import DISARMED
-from cluster.machine.outcome import SessionExpired, SessionInfo, SessionNotFound
+from cluster.machine.outcome.base import SessionExpired, SessionNotFound
+from cluster.machine.outcome.sessions import SessionInfo
+from cluster.machine.parked import Place
 from cluster.machine.tokens import Tokens
 
-Owned = tuple[str, str]
-"""Kind and name of a thing a session holds or waits for, as in ("lock", "orders")."""
-
-WAITING = 0
-"""In the place of a token: stands in the queue."""
+Owned = tuple[str, str, str]
+"""A thing that a session holds: kind, name, and which part of it, as in ("lock", "orders", "")."""
 
 # No leading zeros and no capitals: an id is spelled in one way only.
 _ID = re.compile(r"([1-9a-f][0-9a-f]{0,15})-.+", re.DOTALL)
@@ -32,11 +31,12 @@ class Session:
     Attributes:
         deadline_ms: cluster time at which it ends; a keepalive at that time is late. DISARMED once
             it has ended.
-        owned: thing -> token of its grant, or WAITING. Grants are in order of grant, and what it
-            waits for is in order of arrival. The end of a session costs what stands here.
+        owned: thing -> token of its grant, in order of grant.
+        places: where it waits, by arrival; None while there is nowhere. The end of a session costs
+            what stands in these two.
     """
 
-    __slots__ = ("deadline_ms", "id", "meta", "name", "owned", "token", "ttl_ms")
+    __slots__ = ("deadline_ms", "id", "meta", "name", "owned", "places", "token", "ttl_ms")
 
     def __init__(
         self,
@@ -54,6 +54,25 @@ class Session:
         self.name = name
         self.meta = meta
         self.owned: dict[Owned, int] = {}
+        self.places: dict[int, Place] | None = None
+
+    @property
+    def things(self) -> int:
+        """How much it holds and waits for."""
+        return len(self.owned) + (0 if self.places is None else len(self.places))
+
+    def stand(self, place: Place) -> None:
+        """Note where it waits."""
+        if self.places is None:
+            self.places = {}
+        self.places[place.arrival] = place
+
+    def unstand(self, place: Place) -> None:
+        """It waits there no longer."""
+        assert self.places is not None
+        del self.places[place.arrival]
+        if not self.places:
+            self.places = None
 
     def took(self, thing: Owned, token: int) -> None:
         """Note a grant. A new token for a thing held already counts as a later grant."""
@@ -67,12 +86,12 @@ class Sessions:
 
     __slots__ = ("_by_id", "_ended", "_in_order", "_position", "_tokens")
 
-    def __init__(self, tokens: Tokens, position: Callable[[str, Owned], int]) -> None:
+    def __init__(self, tokens: Tokens, position: Callable[[Place], int]) -> None:
         """Start without sessions.
 
         Args:
             tokens: the cluster's counter; a session's token is its place in the order of opening.
-            position: of a session id in the queue for a thing, counted from 1.
+            position: of a place in its queue, counted from 1.
         """
         self._tokens = tokens
         self._position = position
@@ -145,7 +164,7 @@ class Sessions:
         return [self._info(session, now_ms) for session in islice(living, limit)]
 
     def _info(self, session: Session, now_ms: int) -> SessionInfo:
-        owned = session.owned.items()
+        places = () if session.places is None else session.places.values()
         return SessionInfo(
             session=session.id,
             name=session.name,
@@ -153,12 +172,8 @@ class Sessions:
             ttl_ms=session.ttl_ms,
             expires_in_ms=max(0, session.deadline_ms - now_ms),
             token=session.token,
-            holds=tuple((kind, name, token) for (kind, name), token in owned if token != WAITING),
-            waits=tuple(
-                (thing[0], thing[1], self._position(session.id, thing))
-                for thing, token in owned
-                if token == WAITING
-            ),
+            holds=tuple((*thing, token) for thing, token in session.owned.items()),
+            waits=tuple((place.kind, place.name, self._position(place)) for place in places),
         )
 
 

@@ -154,7 +154,7 @@ class TestShared:
         assert drive.machine.locks.info("door", 30).holders == ((session, 3, False, 0),)
         info = drive.machine.sessions.info(session, 30)
         assert info is not None
-        assert info.holds == (("lock", "door", 3),)
+        assert info.holds == (("lock", "door", "", 3),)
 
     def test_an_upgrade_beside_others_is_refused_even_if_it_would_wait(self) -> None:
         """Two that wait for one another to leave would wait for ever."""

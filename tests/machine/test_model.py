@@ -179,7 +179,7 @@ class Laws:
             for session, token, _, _ in info.holders:
                 owner = machine.sessions.info(session, now_ms)
                 assert owner is not None, "a lock outlived the session that held it"
-                assert ("lock", name, token) in owner.holds
+                assert ("lock", name, "", token) in owner.holds
             for position, (session, *_) in enumerate(info.waiters, 1):
                 owner = machine.sessions.info(session, now_ms)
                 assert owner is not None, "a waiter outlived its session"

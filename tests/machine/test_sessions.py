@@ -172,7 +172,7 @@ def test_shows_what_a_session_owns() -> None:
     assert drive.one(AcquireLock(owner, "m", wait_ms=50)) == Queued("m", 1)
     info = drive.machine.sessions.info(owner, 100)
     assert info is not None
-    assert info.holds == (("lock", "z", 3), ("lock", "a", 4))
+    assert info.holds == (("lock", "z", "", 3), ("lock", "a", "", 4))
     assert info.waits == (("lock", "m", 1),)
     assert info.expires_in_ms == 400
     named = drive.machine.sessions.info(other, 10**6)

@@ -89,7 +89,7 @@ class Bench:
 
         def apply(index: int, entry: Any) -> list[Answer]:
             machine.skip(index)
-            machine.now_ms = max(machine.now_ms, entry.now_ms)
+            machine.core.now_ms = max(machine.now_ms, entry.now_ms)
             ids = [
                 RequestId(group.origin.node, group.origin.boot, request.seq)
                 for group in entry.groups
@@ -261,7 +261,8 @@ def test_a_holder_that_vanishes_is_seen(bench: Bench) -> None:
     bench.do(AcquireLock(session, "orders"))
     machine = bench.timeline.machine
     token = machine.locks.info("orders", 0).holders[0][1]
-    machine.locks.free("orders", token)
+    thing = ("lock", "orders", "")
+    machine.locks.free(machine.sessions.get(session), thing, token)
     bench.do(KeepAlive(session))
     assert bench.complaints == ["locks"]
 

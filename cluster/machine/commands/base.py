@@ -1,4 +1,4 @@
-"""What can be asked of the machine: one frozen value per command, and the entry that carries them.
+"""What every command is made of, and the entry that carries commands.
 
 RULE: values only. A command is checked for shape where it is decoded (`wire/commands.py`) and for
 sense where it is applied; it never carries a clock reading, only lengths of time.
@@ -29,58 +29,6 @@ SessionIds = Annotated[
 
 class Command(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Base of all commands. The integer tag is the command's number in the log: never reuse one."""
-
-
-class OpenSession(Command, frozen=True, tag=1):
-    """Open a session that expires `ttl_ms` after its last accepted renewal.
-
-    `nonce` is drawn by the node that was asked (the machine draws no lots) and becomes part of the
-    session's id. `meta` is opaque to the machine: JSON text of the client's object.
-    """
-
-    nonce: Nonce
-    ttl_ms: TtlMs
-    name: Name | None = None
-    meta: MetaText | None = None
-
-
-class KeepAlive(Command, frozen=True, tag=2):
-    """Renew one session for its whole TTL, counted from the time of this entry."""
-
-    session: SessionId
-
-
-class KeepAliveMany(Command, frozen=True, tag=3):
-    """Renew several sessions in one step; those that are gone are named in the outcome."""
-
-    sessions: SessionIds
-
-
-class CloseSession(Command, frozen=True, tag=4):
-    """End a session now. Everything it holds or waits for is freed in the same entry."""
-
-    session: SessionId
-
-
-class AcquireLock(Command, frozen=True, tag=5):
-    """Ask for a lock; with `wait_ms` > 0 stand in its queue for at most that long.
-
-    `priority`: smaller goes first, as in beanstalkd; equal ones in order of arrival.
-    """
-
-    session: SessionId
-    name: Name
-    shared: bool = False
-    priority: Priority = 0
-    wait_ms: LengthMs = 0
-
-
-class ReleaseLock(Command, frozen=True, tag=6):
-    """Give a lock back. Conditional on the fencing token of the grant."""
-
-    session: SessionId
-    name: Name
-    token: Count
 
 
 class Abandon(Command, frozen=True, tag=7):
@@ -148,14 +96,3 @@ class Batch(msgspec.Struct, frozen=True):
     now_ms: int
     wall_ms: int
     groups: tuple[Group, ...] = ()
-
-
-MACHINE_COMMANDS = (
-    OpenSession,
-    KeepAlive,
-    KeepAliveMany,
-    CloseSession,
-    AcquireLock,
-    ReleaseLock,
-    Abandon,
-)

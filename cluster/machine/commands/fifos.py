@@ -1,0 +1,10 @@
+"""Commands of fifos.
+
+RULE: values only; see `base.py`. Numbers 50 to 69.
+"""
+
+from __future__ import annotations
+
+from cluster.machine.commands.base import Command
+
+COMMANDS: tuple[type[Command], ...] = ()
