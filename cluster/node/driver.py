@@ -175,6 +175,10 @@ class Driver:
         self.wake()
 
     def _round(self) -> None:
+        if self._syncing is not None:
+            # Woken in the middle of the round whose sync is under way (an answer was followed by a
+            # request, a parked one was given up): it stays due, and comes when that round has ended.
+            return
         self._round_is_due = False
         if self._is_stopped:
             return

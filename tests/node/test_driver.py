@@ -287,3 +287,38 @@ async def test_a_round_that_is_due_at_once_after_a_slow_sync_comes_once() -> Non
     assert three.fatal == []
     assert not any(begun_while_syncing)
     await three.stop("a")
+
+
+async def test_a_request_made_in_the_middle_of_a_round_waits_for_its_slow_sync() -> None:
+    """An answer that is followed by a request at once, in a round that writes others: the round
+    that the request wakes must not begin while a thread waits for the disk, which is fatal.
+    """
+    three = Trio({"a": SimDisk(random.Random("a"))})
+    driver = await three.start("a")
+    await until(three.is_level)
+    node = driver.node
+    begin_round = node.begin_round
+    begun_while_syncing: list[bool] = []
+
+    def begin() -> bool:
+        begun_while_syncing.append(driver._syncing is not None)
+        # Every disk is slow.
+        driver._disk_s = 1.0
+        return begin_round()
+
+    node.begin_round = begin  # type: ignore[method-assign]
+    replies: list[Reply] = []
+
+    def on_reply(reply: Reply) -> None:
+        replies.append(reply)
+        if len(replies) < 50:
+            node.submit(OpenSession(f"x{len(replies)}", 600_000), on_reply)
+
+    # Two lanes: while the answers of one are given out, the requests of the other are written.
+    node.submit(OpenSession("lane", 600_000), on_reply)
+    await until(lambda: driver._syncing is not None or three.fatal)
+    node.submit(OpenSession("other lane", 600_000), on_reply)
+    await until(lambda: len(replies) >= 50 or three.fatal)
+    assert three.fatal == []
+    assert not any(begun_while_syncing)
+    await three.stop("a")
