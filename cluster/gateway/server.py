@@ -18,7 +18,22 @@ import structlog
 from aiohttp import web
 
 from cluster import __version__
-from cluster.gateway import cluster, figures, health, locks, sessions
+from cluster.gateway import (
+    cluster,
+    explain,
+    fifos,
+    figures,
+    health,
+    jobs,
+    locks,
+    rooms,
+    semaphores,
+    sessions,
+    several,
+    tasks,
+    tickets,
+    watch,
+)
 from cluster.gateway.admission import Admission
 from cluster.gateway.connections import Connection, Connections, Owner, Refusing
 from cluster.gateway.endpoint import ANYWHERE, Elsewhere, Endpoint
@@ -30,7 +45,20 @@ from cluster.node.clock import monotonic
 from cluster.telemetry.logs import Sampler
 from cluster.telemetry.metrics import Metrics
 
-NATIVE_ROUTES: tuple[Route, ...] = (*sessions.ROUTES, *locks.ROUTES, *cluster.ROUTES)
+NATIVE_ROUTES: tuple[Route, ...] = (
+    *sessions.ROUTES,
+    *locks.ROUTES,
+    *semaphores.ROUTES,
+    *tickets.ROUTES,
+    *fifos.ROUTES,
+    *rooms.ROUTES,
+    *jobs.ROUTES,
+    *tasks.ROUTES,
+    *several.ROUTES,
+    *watch.ROUTES,
+    *explain.ROUTES,
+    *cluster.ROUTES,
+)
 
 _NEVER_S = 10 * 365 * 86_400.0
 _SWEEPS_PER_TIMEOUT = 8

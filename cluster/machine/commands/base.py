@@ -6,7 +6,7 @@ sense where it is applied; it never carries a clock reading, only lengths of tim
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import msgspec
 
@@ -28,7 +28,13 @@ SessionIds = Annotated[
 
 
 class Command(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Base of all commands. The integer tag is the command's number in the log: never reuse one."""
+    """Base of all commands. The integer tag is the command's number in the log: never reuse one.
+
+    Attributes:
+        texts: fields that hold names: bounded in bytes and without control characters.
+    """
+
+    texts: ClassVar[tuple[str, ...]] = ()
 
 
 class Abandon(Command, frozen=True, tag=7):

@@ -5,6 +5,8 @@ RULE: values only; see `base.py`.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from cluster.machine.commands.base import Command, Count, LengthMs, Name, Priority, SessionId
 
 
@@ -13,6 +15,8 @@ class AcquireLock(Command, frozen=True, tag=5):
 
     `priority`: smaller goes first, as in beanstalkd; equal ones in order of arrival.
     """
+
+    texts: ClassVar[tuple[str, ...]] = ("name",)
 
     session: SessionId
     name: Name
@@ -23,6 +27,8 @@ class AcquireLock(Command, frozen=True, tag=5):
 
 class ReleaseLock(Command, frozen=True, tag=6):
     """Give a lock back. Conditional on the fencing token of the grant."""
+
+    texts: ClassVar[tuple[str, ...]] = ("name",)
 
     session: SessionId
     name: Name

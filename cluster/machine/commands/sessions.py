@@ -5,6 +5,8 @@ RULE: values only; see `base.py`.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from cluster.machine.commands.base import (
     Command,
     MetaText,
@@ -22,6 +24,8 @@ class OpenSession(Command, frozen=True, tag=1):
     `nonce` is drawn by the node that was asked (the machine draws no lots) and becomes part of the
     session's id. `meta` is opaque to the machine: JSON text of the client's object.
     """
+
+    texts: ClassVar[tuple[str, ...]] = ("nonce", "name")
 
     nonce: Nonce
     ttl_ms: TtlMs
