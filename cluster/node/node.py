@@ -187,8 +187,8 @@ class Node:
         self._inbox: list[tuple[str, bytes]] = []
         self._fresh: list[int] = []
         self._reads: list[_Read] = []
-        self._reads_asked: dict[int, list[_Read]] = {}
-        self._reads_asked_at = 0.0
+        # By the number of the question: when it was asked, and who waits for its answer.
+        self._reads_asked: dict[int, tuple[float, list[_Read]]] = {}
         self._reads_confirmed: list[_Read] = []
         # No two lives use the same numbers: an answer to a former one names an index that is too old.
         self._next_question = (identity.boot << 32) + 1
@@ -438,7 +438,7 @@ class Node:
         for seq in dict(self._pending.items()):
             self._fail(seq, error)
         reads = [*self._reads, *self._reads_confirmed]
-        for asked in self._reads_asked.values():
+        for _, asked in self._reads_asked.values():
             reads.extend(asked)
         for read in reads:
             read.on_ready(Failed(errors.ShuttingDown("this node stopped before the read")))
@@ -658,8 +658,7 @@ class Node:
             self.engine.read_index(lambda index: self._on_read_index(reads, index))
         else:
             question = self._ask()
-            self._reads_asked[question] = reads
-            self._reads_asked_at = now
+            self._reads_asked[question] = now, reads
             self._send(leader, ReadRequest(question))
 
     def _on_read_index(self, reads: list[_Read], index: int | None) -> None:
@@ -680,14 +679,16 @@ class Node:
             for read in ready:
                 read.on_ready(Answered(None, applied))
 
-    def _reask_reads(self) -> None:
-        for reads in self._reads_asked.values():
-            self._reads.extend(reads)
-        self._reads_asked.clear()
+    def _reask_reads(self, asked_by: float = float("inf")) -> None:
+        """Ask anew what was asked until then and has no answer."""
+        for question, (at, reads) in list(self._reads_asked.items()):
+            if at <= asked_by:
+                self._reads.extend(reads)
+                del self._reads_asked[question]
 
     def _sweep_reads(self, now: float) -> None:
-        if self._reads_asked and now - self._reads_asked_at >= 0.3:
-            self._reask_reads()
+        # Each by its own age: where reads keep coming, the last question is always a young one.
+        self._reask_reads(now - 0.3)
         no_leader = self.engine.leader is None
         lost_at, after = self._leader_lost_at, self.settings.no_leader_after
 
@@ -702,9 +703,11 @@ class Node:
 
         self._reads = [read for read in self._reads if keep(read)]
         self._reads_confirmed = [read for read in self._reads_confirmed if keep(read)]
-        for question, reads in list(self._reads_asked.items()):
-            self._reads_asked[question] = [read for read in reads if keep(read)]
-            if not self._reads_asked[question]:
+        for question, (at, reads) in list(self._reads_asked.items()):
+            kept = [read for read in reads if keep(read)]
+            if kept:
+                self._reads_asked[question] = at, kept
+            else:
                 del self._reads_asked[question]
 
     # ---- hand-over
@@ -784,7 +787,7 @@ class Node:
     def _on_read_answer(self, peer: str, answer: ReadAnswer, now: float) -> None:
         # A node that leads no longer says None: the sweep asks again, by then perhaps another.
         if answer.index is not None and answer.id in self._reads_asked:
-            self._on_read_index(self._reads_asked.pop(answer.id), answer.index)
+            self._on_read_index(self._reads_asked.pop(answer.id)[1], answer.index)
 
     def _on_status(self, peer: str, status: Status, now: float) -> None:
         self._heard[peer].status = status

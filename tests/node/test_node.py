@@ -747,6 +747,21 @@ def test_a_lost_question_is_asked_again(make: Make) -> None:
         assert read.outcome is None
 
 
+def test_a_lost_question_is_asked_again_while_others_are_answered(make: Make) -> None:
+    """A busy reader keeps no lost question waiting until it is too late."""
+    nodes = make()
+    nodes.elect("a")
+    lost = nodes.drop(carries(ReadRequest, target="a"), limit=1)
+    read = nodes.read("b", timeout_ms=3_000)
+    nodes.until(lambda: bool(lost.caught))
+    for _ in range(20):
+        other = nodes.read("b")
+        nodes.run(0.05)
+        assert other.is_over
+    assert read.is_over
+    assert read.outcome is None
+
+
 def test_a_read_asked_of_a_lost_leader_is_answered_by_the_next(make: Make) -> None:
     """The client hears nothing of it."""
     nodes = make()
