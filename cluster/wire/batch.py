@@ -10,12 +10,13 @@ raises.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
 
-from cluster.machine.commands import Batch, Command, Group, Origin, Request
+from cluster.machine.commands import Batch, Group, Origin, Request
 from cluster.wire import cbor, commands
 from cluster.wire.cbor import WireError
 from cluster.wire.frames import Count, ForwardedRequest, NodeName
@@ -54,25 +55,25 @@ class _Envelope(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
 
 def encode(now_ms: int, wall_ms: int, groups: Sequence[EncodedGroup] = ()) -> bytes:
     """Make one entry of a time and the requests received. Without groups it is a timer."""
-    return cbor.encode(
-        (
-            VERSION,
-            now_ms,
-            wall_ms,
-            [
-                (
-                    group.origin.node,
-                    group.origin.boot,
-                    group.ack,
-                    [
-                        (request.seq, request.body, request.key, request.fingerprint)
-                        for request in group.requests
-                    ],
-                )
-                for group in groups
-            ],
-        )
-    )
+    # A list's head tells its length only: what follows it may be made apart.
+    times = cbor.encode((VERSION, now_ms, wall_ms))[1:]
+    parts = [b"\x84", times, _array_head(len(groups))]
+    for group in groups:
+        names = cbor.encode((*group.origin, group.ack))[1:]
+        parts += (b"\x84", names, _array_head(len(group.requests)))
+        for request in group.requests:
+            seq, body, key = request.seq, request.body, request.key
+            # By hand, as there are many: a head with room for nearly all there are.
+            if seq < _SEQ_END and len(body) < _BODY_END:
+                parts.append(_REQUEST_HEAD(0x84, 0x1A, seq, 0x59, len(body)))
+                parts.append(body)
+            else:
+                parts += (b"\x84", cbor.encode(seq), cbor.encode(body))
+            if key is None and request.fingerprint is None:
+                parts.append(b"\xf6\xf6")
+            else:
+                parts += (cbor.encode(key), cbor.encode(request.fingerprint))
+    return b"".join(parts)
 
 
 def decode(data: bytes | memoryview) -> Batch:
@@ -85,30 +86,30 @@ def decode(data: bytes | memoryview) -> Batch:
     envelope = cbor.convert(value, _Envelope)
     if envelope.version != VERSION:
         raise WireError(f"batch of version {envelope.version}; this node reads {VERSION}")
-    return Batch(
-        envelope.now_ms,
-        envelope.wall_ms,
+    return Batch(envelope.now_ms, envelope.wall_ms, tuple([_read(g) for g in envelope.groups]))
+
+
+def _read(group: _Group) -> Group:
+    requests = group.requests
+    found = commands.decode_each([request.body for request in requests])
+    return Group(
+        Origin(group.node, group.boot),
+        group.ack,
+        # Of lists: a generator costs as much again as what it generates.
         tuple(
-            Group(
-                Origin(group.node, group.boot),
-                group.ack,
-                tuple(
-                    Request(
-                        request.seq,
-                        _command_or_none(request.body),
-                        request.key,
-                        request.fingerprint,
-                    )
-                    for request in group.requests
-                ),
-            )
-            for group in envelope.groups
+            [
+                Request(request.seq, command, request.key, request.fingerprint)
+                for request, command in zip(requests, found, strict=True)
+            ]
         ),
     )
 
 
-def _command_or_none(body: bytes) -> Command | None:
-    try:
-        return commands.decode(body)
-    except WireError:
-        return None
+def _array_head(count: int) -> bytes:
+    return bytes([0x80 + count]) if count < 24 else _ARRAY_HEAD(0x9A, count)
+
+
+_ARRAY_HEAD = struct.Struct(">BI").pack
+_REQUEST_HEAD = struct.Struct(">BBIBH").pack
+_SEQ_END = 1 << 32
+_BODY_END = 1 << 16

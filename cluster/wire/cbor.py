@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import cbor2
@@ -25,6 +25,7 @@ T = TypeVar("T")
 DEPTH_MAX = 16
 """Containers inside one another; ours nest five deep at most."""
 
+_STRUCT_KIND = type(msgspec.Struct)
 _DECODERS_KEPT_MAX = 8
 _KEPT_BYTES_MAX = 64 * 1024
 
@@ -61,7 +62,8 @@ def encode(value: object) -> bytes:
     Integers must lie within -2**64 .. 2**64-1: larger ones would need a tag, which `decode`
     refuses.
     """
-    if isinstance(value, msgspec.Struct):
+    # By its class's class: isinstance asks every Struct in Python whether it is one.
+    if isinstance(type(value), _STRUCT_KIND):
         value = msgspec.to_builtins(value, builtin_types=(bytes,))
     return cbor2.dumps(value, default=_encode_struct)
 
@@ -79,23 +81,28 @@ def decode(data: bytes | memoryview, *, max_bytes: int, max_depth: int = DEPTH_M
     if len(data) > max_bytes:
         raise WireError(f"{len(data)} bytes are more than the {max_bytes} allowed here")
     stream = io.BytesIO(data)
-    kept = _decoders.get(max_depth)
-    if kept is None:
-        kept = _decoders[max_depth] = []
     try:
-        # Making a decoder costs as much as a small decode, so idle ones are kept. One in use is in
-        # no list, so threads never share it; one that failed is dropped with what it had buffered.
-        decoder = kept.pop() if kept else _new_decoder(max_depth)
+        decoder = _borrow(max_depth)
         decoder.fp = stream
         value = decoder.decode()
     except Exception as error:  # noqa: BLE001 - bytes of strangers: whatever it is, say no
         raise WireError(f"no CBOR of ours: {_reason(error)}") from None
     if stream.tell() != len(data):
         raise WireError(f"{len(data) - stream.tell()} bytes follow the first CBOR item")
-    # A decoder holds on to what it last read, so those of large items are not kept.
-    if len(kept) < _DECODERS_KEPT_MAX and len(data) <= _KEPT_BYTES_MAX:
-        kept.append(decoder)
+    _give_back(decoder, max_depth, len(data))
     return value
+
+
+def decode_each(items: Sequence[bytes], *, max_bytes: int, max_depth: int = DEPTH_MAX) -> list[Any]:
+    """Like `decode` of each, at half the price.
+
+    Returns:
+        as many values; a WireError stands where an item cannot be decoded.
+    """
+    try:
+        return _decode_row(items, max_bytes, max_depth)
+    except Exception:  # noqa: BLE001 - bytes of strangers: whatever it is, one spoils the row
+        return [_value_or_error(item, max_bytes, max_depth) for item in items]
 
 
 def decode_plain(data: bytes | memoryview, *, max_bytes: int, max_depth: int = DEPTH_MAX) -> Any:
@@ -123,6 +130,49 @@ def convert(value: object, kind: type[T]) -> T:
         return msgspec.convert(value, kind, builtin_types=(bytes,))
     except msgspec.ValidationError as error:
         raise WireError(str(error)) from None
+
+
+def _decode_row(items: Sequence[bytes], max_bytes: int, max_depth: int) -> list[Any]:
+    """Decode items that stand one behind the other; each must end where its bytes do."""
+    stream = io.BytesIO(b"".join(items))
+    decoder = _borrow(max_depth)
+    decoder.fp = stream
+    decode_next, tell = decoder.decode, stream.tell
+    values: list[Any] = []
+    end = 0
+    for item in items:
+        values.append(decode_next())
+        end += len(item)
+        if tell() != end or len(item) > max_bytes:
+            raise WireError("an item is too long, or does not end with its bytes")
+    _give_back(decoder, max_depth, end)
+    return values
+
+
+def _value_or_error(item: bytes, max_bytes: int, max_depth: int) -> Any:
+    try:
+        return decode(item, max_bytes=max_bytes, max_depth=max_depth)
+    except WireError as error:
+        return error
+
+
+def _borrow(max_depth: int) -> cbor2.CBORDecoder:
+    """A decoder that nobody else uses; making one costs as much as a small decode.
+
+    One in use is in no list, so threads never share it. One that failed is not given back: it is
+    dropped with what it had buffered.
+    """
+    kept = _decoders.get(max_depth)
+    if kept is None:
+        kept = _decoders[max_depth] = []
+    return kept.pop() if kept else _new_decoder(max_depth)
+
+
+def _give_back(decoder: cbor2.CBORDecoder, max_depth: int, size: int) -> None:
+    kept = _decoders[max_depth]
+    # A decoder holds on to what it last read, so those of large items are not kept.
+    if len(kept) < _DECODERS_KEPT_MAX and size <= _KEPT_BYTES_MAX:
+        kept.append(decoder)
 
 
 def _new_decoder(max_depth: int) -> cbor2.CBORDecoder:

@@ -108,6 +108,19 @@ def test_a_body_that_is_no_command_becomes_a_request_without_one(body: bytes) ->
     )
 
 
+@pytest.mark.parametrize("seq", [0, 2**32 - 1, 2**32, 2**62])
+@pytest.mark.parametrize("size", [0, 1, 2**16 - 1, 2**16])
+@pytest.mark.parametrize("count", [1, 23, 24])
+def test_requests_of_any_size_are_written(seq: int, size: int, count: int) -> None:
+    """Short heads and long ones: any reader of CBOR finds the same."""
+    body = b"x" * size
+    requests = [ForwardedRequest(seq, body)] * count
+    data = batch.encode(1, 2, [EncodedGroup(Origin("n1", 3), 4, requests)] * count)
+    row = [seq, body, None, None]
+    expected = [1, 1, 2, [["n1", 3, 4, [row] * count]] * count]
+    assert cbor.decode(data, max_bytes=len(data)) == expected
+
+
 @pytest.mark.parametrize("value", BAD.values(), ids=BAD.keys())
 def test_refuses_a_malformed_envelope(value: object) -> None:
     """An envelope that no leader writes is a WireError."""

@@ -106,6 +106,47 @@ def test_refuses_what_is_no_whole_command(value: object) -> None:
         commands.decode(cbor.encode(value))
 
 
+@pytest.mark.parametrize("value", BAD.values(), ids=BAD.keys())
+def test_one_that_is_refused_spoils_no_neighbour(value: object) -> None:
+    """Read together, a bad command costs itself only."""
+    good = [commands.encode(KeepAlive("s")), commands.encode(Abandon(7))]
+    found = commands.decode_each([good[0], cbor.encode(value), good[1]])
+    assert found == [KeepAlive("s"), None, Abandon(7)]
+
+
+@given(COMMANDS)
+def test_writes_what_the_encoder_would_write(command: Command) -> None:
+    """Written by hand for speed, the bytes are those of plain CBOR."""
+    assert commands.encode(command) == cbor.encode(command)
+
+
+@given(st.lists(COMMANDS.map(commands.encode) | st.binary(max_size=20), max_size=6))
+def test_many_are_read_as_if_each_stood_alone(bodies: list[bytes]) -> None:
+    """Also where the bytes of one would go on in the next."""
+    assert commands.decode_each(bodies) == [alone(body) for body in bodies]
+
+
+@given(COMMANDS, COMMANDS, st.data())
+def test_a_body_never_ends_in_its_neighbour(
+    first: Command, second: Command, data: st.DataObject
+) -> None:
+    """Two bodies that make two commands in one piece make none when cut elsewhere."""
+    whole = commands.encode(first) + commands.encode(second)
+    cut = data.draw(st.integers(0, len(whole)))
+    bodies = [whole[:cut], whole[cut:]]
+    assert commands.decode_each(bodies) == [alone(body) for body in bodies]
+    is_whole = cut == len(commands.encode(first))
+    assert (commands.decode_each(bodies) == [first, second]) == is_whole
+
+
+def alone(body: bytes) -> Command | None:
+    """What a body is by itself."""
+    try:
+        return commands.decode(body)
+    except WireError:
+        return None
+
+
 @given(st.binary(max_size=100))
 def test_raises_nothing_but_wire_errors_for_any_bytes(data: bytes) -> None:
     """Any bytes make a command or a WireError."""
