@@ -6,22 +6,26 @@ once a second, whoever asks, so that scraping cannot hold the node up.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
     GCCollector,
-    Histogram,
     PlatformCollector,
     ProcessCollector,
-    disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 PAGE_AGE_S_MAX = 1.0
 """A page younger than this is served again."""
@@ -65,24 +69,38 @@ class Figure(NamedTuple):
 
 
 class RouteFigures:
-    """What one route counts. Kept by the route."""
+    """What one route counts. Kept by the route.
 
-    __slots__ = ("_counter", "_labels", "_observe", "_statuses")
+    Plain numbers of the event loop's one thread: the library's own counters take a lock for each.
+    """
 
-    def __init__(self, counter: Counter, latency: Histogram, method: str, route: str):
-        self._counter = counter
-        self._labels = (method, route)
-        self._observe = latency.labels(method, route).observe
-        self._statuses: dict[int, Callable[[], None]] = {}
+    __slots__ = ("_buckets", "_statuses", "_sum_s", "method", "route")
+
+    def __init__(self, method: str, route: str):
+        self.method = method
+        self.route = route
+        self._statuses: dict[int, int] = {}
+        self._buckets = [0] * (len(LATENCY_BUCKETS_S) + 1)
+        self._sum_s = 0.0
 
     def done(self, status: int, seconds: float) -> None:
         """Count one request that ended with `status` after `seconds`."""
-        count = self._statuses.get(status)
-        if count is None:
-            child = self._counter.labels(*self._labels, str(status))
-            count = self._statuses[status] = child.inc
-        count()
-        self._observe(seconds)
+        statuses = self._statuses
+        statuses[status] = statuses.get(status, 0) + 1
+        # A bound belongs to its own bucket.
+        self._buckets[bisect_left(LATENCY_BUCKETS_S, seconds)] += 1
+        self._sum_s += seconds
+
+    def add_to(self, requests: CounterMetricFamily, latency: HistogramMetricFamily) -> None:
+        """Put what was counted on a page; nothing, where no request came."""
+        for status, count in sorted(self._statuses.items()):
+            requests.add_metric((self.method, self.route, str(status)), count)
+        if self._statuses:
+            bounds = (*map(floatToGoString, LATENCY_BUCKETS_S), "+Inf")
+            rising = zip(bounds, accumulate(self._buckets), strict=True)
+            latency.add_metric(
+                (self.method, self.route), [(b, float(n)) for b, n in rising], self._sum_s
+            )
 
 
 class Metrics:
@@ -91,31 +109,18 @@ class Metrics:
     CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
     def __init__(self) -> None:
-        # Without this every series has a second one that says when it began: a third of the page.
-        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)
-        self._requests = Counter(
-            "coterie_http_requests",
-            "Requests answered, by route and status; 499 is a client that hung up.",
-            ["method", "route", "status"],
-            registry=self._registry,
-        )
-        self._latency = Histogram(
-            "coterie_http_request_seconds",
-            "From the parsed head of a request to its answer, waits included.",
-            ["method", "route"],
-            buckets=LATENCY_BUCKETS_S,
-            registry=self._registry,
-        )
+        self._routes: dict[tuple[str, str], RouteFigures] = {}
+        self._registry.register(_RouteCollector(self._routes))
         self._page = b""
         self._made_at = float("-inf")
 
     def route(self, method: str, route: str) -> RouteFigures:
         """Return what a route counts with; ask once and keep it."""
-        return RouteFigures(self._requests, self._latency, method, route)
+        return self._routes.setdefault((method, route), RouteFigures(method, route))
 
     def watch(self, read: Callable[[], Iterable[Figure]]) -> None:
         """Call `read` for every page. Figures of one name come one after the other."""
@@ -131,6 +136,34 @@ class Metrics:
             self._page = generate_latest(self._registry)
             self._made_at = now_s
         return self._page
+
+
+class _RouteCollector(Collector):
+    def __init__(self, routes: Mapping[tuple[str, str], RouteFigures]):
+        self._routes = routes
+
+    def describe(self) -> Iterable[Metric]:
+        return self._families()
+
+    def collect(self) -> Iterable[Metric]:
+        families = requests, latency = self._families()
+        for route in self._routes.values():
+            route.add_to(requests, latency)
+        return families
+
+    def _families(self) -> tuple[CounterMetricFamily, HistogramMetricFamily]:
+        return (
+            CounterMetricFamily(
+                "coterie_http_requests",
+                "Requests answered, by route and status; 499 is a client that hung up.",
+                labels=("method", "route", "status"),
+            ),
+            HistogramMetricFamily(
+                "coterie_http_request_seconds",
+                "From the parsed head of a request to its answer, waits included.",
+                labels=("method", "route"),
+            ),
+        )
 
 
 class _Watcher(Collector):

@@ -20,6 +20,29 @@ def test_a_route_counts_by_status_and_measures_time() -> None:
     assert f"coterie_http_request_seconds_count{{{labels}}} 3.0" in page
 
 
+def test_a_time_on_a_bound_counts_below_it_and_one_beyond_all_bounds_above() -> None:
+    """`le` means less or equal; the last bucket has everything, and the sum is theirs."""
+    metrics = Metrics()
+    route = metrics.route("GET", "/a")
+    for seconds in (0.0, 0.0005, 30.0, 31.0):
+        route.done(200, seconds)
+    page = metrics.page(0.0).decode()
+    name, labels = "coterie_http_request_seconds", 'method="GET",route="/a"'
+    assert f'{name}_bucket{{le="0.0005",{labels}}} 2.0' in page
+    assert f'{name}_bucket{{le="30.0",{labels}}} 3.0' in page
+    assert f'{name}_bucket{{le="+Inf",{labels}}} 4.0' in page
+    assert f"{name}_sum{{{labels}}} 61.0005" in page
+
+
+def test_a_route_that_is_asked_for_twice_counts_once() -> None:
+    """Two servers of one process share its figures; no series is on a page twice."""
+    metrics = Metrics()
+    metrics.route("GET", "/a").done(200, 0.1)
+    metrics.route("GET", "/a").done(200, 0.1)
+    page = metrics.page(0.0).decode()
+    assert page.count('coterie_http_requests_total{method="GET",route="/a",status="200"} 2.0') == 1
+
+
 def test_watched_figures_are_read_for_every_page() -> None:
     """Gauges and counters, labelled or not; a page is kept for a second."""
     values = iter([1.0, 2.0])
