@@ -11,13 +11,12 @@ import struct
 from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import attrgetter, or_
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import msgspec
 
 from cluster.machine import limits
 from cluster.machine.commands import MACHINE_COMMANDS, Command
-from cluster.machine.commands.base import Name, Nonce
 from cluster.wire import cbor
 from cluster.wire.cbor import WireError
 
@@ -97,7 +96,7 @@ def decode_each(bodies: Sequence[bytes]) -> list[Command | None]:
     try:
         row = cbor.convert((values,), _Row)
         for command in row.commands:
-            _check_names(command)
+            _check_texts(command)
         return list(row.commands)
     except WireError:
         # One bad one spoils the row: judge each alone.
@@ -118,12 +117,12 @@ def _made(value: object) -> Command:
     if kind is None:
         raise WireError(f"no command has the number {value[0]}")
     command = cbor.convert(value, kind)
-    _check_names(command)
+    _check_texts(command)
     return command
 
 
-def _check_names(command: Command) -> None:
-    for get in _NAMES[type(command)]:
+def _check_texts(command: Command) -> None:
+    for get in _TEXTS[type(command)]:
         name = get(command)
         # Plain ASCII is nearly every name; the type has bounded its length already.
         if name is None or (name.isascii() and name.isprintable()):
@@ -134,22 +133,14 @@ def _check_names(command: Command) -> None:
             raise WireError("control characters are not allowed in a name")
 
 
-def _names_of(kind: type[Command]) -> tuple[Callable[[Command], str | None], ...]:
-    """What gets each field that is a name: of those, a type can bound the characters only."""
-    named = (Name, Nonce)
-    return tuple(
-        attrgetter(field.name)
-        for field in msgspec.structs.fields(kind)
-        if field.type in named or any(part in named for part in get_args(field.type))
-    )
-
-
 def _head_of(kind: type[Command]) -> bytes:
     number = cast(int, kind.__struct_config__.tag)
     return bytes([0x80 + 1 + len(kind.__struct_fields__)]) + cbor.encode(number)
 
 
-_NAMES = {kind: _names_of(kind) for kind in MACHINE_COMMANDS}
+_TEXTS: dict[type[Command], tuple[Callable[[Command], str | None], ...]] = {
+    kind: tuple(attrgetter(field) for field in kind.texts) for kind in MACHINE_COMMANDS
+}
 _HEADS = {kind: _head_of(kind) for kind in MACHINE_COMMANDS}
 _SMALL = [bytes([number]) for number in range(24)]
 _TEXT_HEADS = [bytes([0x60 + n] if n < 24 else [0x78, n]) for n in range(256)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from cluster.machine.commands import (
     OpenSession,
     ReleaseLock,
 )
+from cluster.machine.commands.base import Name, Nonce
 from cluster.wire import cbor, commands
 from cluster.wire.cbor import WireError
 
@@ -196,6 +198,17 @@ def test_says_what_cannot_be_encoded() -> None:
     """Half a surrogate pair has no UTF-8: a WireError where the command is made."""
     with pytest.raises(WireError, match="KeepAlive cannot be encoded"):
         commands.encode(KeepAlive("\ud800"))
+
+
+def test_every_name_is_declared_as_a_text() -> None:
+    """A type bounds characters only; who declares a name has its bytes bounded too."""
+    for kind in MACHINE_COMMANDS:
+        named = {
+            field.name
+            for field in msgspec.structs.fields(kind)
+            if {Name, Nonce} & {field.type, *get_args(field.type)}
+        }
+        assert named <= set(kind.texts), kind.__name__
 
 
 def test_numbers_are_unique_and_stay() -> None:
