@@ -24,25 +24,27 @@ import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import aiohttp
 
 from cluster.cli import processes
 from cluster.cli.local import HOST, LocalCluster, Member
-from cluster.client.aio import ClusterState
-from cluster.client.core import path_of
+from cluster.client.aio import Client, ClusterState
+from cluster.client.core import Policy, path_of
+from cluster.errors import CoterieError
 from cluster.node.config import Address
+from tests.integration.progress import STILL_S, progress, until
 from tests.integration.toxiproxy import Link, Server
 
-DEADLINE_S = 90.0
-LOOK_EVERY_S = 0.02
+# One answer. Far beyond what load can do, so that only what hangs is cut off.
+CALL_S = 300.0
+# Asked once: who does not listen does not run, and who is slow is waited for.
+LOOK = Policy(attempt_ms=60_000, connect_ms=60_000, attempts_max=1)
 NAMES = ("n1", "n2", "n3")
 
 # As asked, a data folder that must not be used, killed.
 EXPECTED_ENDS = (0, 65, -signal.SIGKILL)
-
-T = TypeVar("T")
 
 _clusters: list[Cluster] = []
 
@@ -96,10 +98,14 @@ class Line:
         self._writer.write(head.encode() + data)
         await self._writer.drain()
 
+    def hang_up(self) -> None:
+        """Break the connection, without a word."""
+        self._writer.transport.abort()
+
     async def answer(self) -> Reply:
         """Wait for the answer, which ends the connection."""
         try:
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(CALL_S):
                 head, _, data = (await self._reader.read()).partition(b"\r\n\r\n")
         finally:
             self._writer.close()
@@ -149,12 +155,12 @@ class Cluster(LocalCluster):
         self._http = aiohttp.ClientSession(
             # A connection for each request: one that is kept may be a dead node's.
             connector=aiohttp.TCPConnector(limit=0, force_close=True),
-            timeout=aiohttp.ClientTimeout(total=DEADLINE_S),
+            timeout=aiohttp.ClientTimeout(total=CALL_S),
         )
         _clusters.append(self)
         self.prepare()
         await self.start()
-        await self.until_ready(within_s=DEADLINE_S)
+        await self.until_ready()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -188,7 +194,7 @@ class Cluster(LocalCluster):
         down = [name for name in self.members if name not in self.running]
         if down:
             await self.start(*down)
-        await self.until_ready(*self.members, within_s=DEADLINE_S)
+        await self.until_ready(*self.members)
         # Of the test before, after its last look; told once.
         crashed, self.crashed = self.crashed, []
         assert not crashed, crashed
@@ -251,6 +257,38 @@ class Cluster(LocalCluster):
             link.heal()
 
     # What is so.
+
+    async def state(self, name: str) -> ClusterState | None:
+        """The cluster as one node sees it; None where no process listens."""
+        url, most_ms = self.members[name].url, LOOK.attempt_ms
+        try:
+            async with Client(url, policy=LOOK, timeout_ms=most_ms) as client:
+                state = await client.cluster()
+        except CoterieError:
+            return None
+        progress.reached((self.folder, name, "applied"), state.applied)
+        progress.reached((self.folder, name, "commit"), state.commit)
+        return state
+
+    async def until_ready(self, *names: str, within_s: float = STILL_S) -> ClusterState:
+        """Wait until these nodes (all that run when none is named) know one leader and serve.
+
+        Args:
+            within_s: fail when nothing has moved for so long.
+        """
+        expected = names or self.running
+
+        async def ready() -> ClusterState | None:
+            self.check_none_crashed()
+            ended = [name for name in expected if name not in self.running]
+            assert not ended, f"{ended} ended"
+            states = await asyncio.gather(*(self.state(name) for name in expected))
+            found = [state for state in states if state is not None and state.ready]
+            leaders = {state.leader for state in found}
+            is_level = len(found) == len(expected) and len(leaders) == 1 and None not in leaders
+            return found[0] if is_level else None
+
+        return await until(ready, f"{expected} ready", still_s=within_s)
 
     async def leader(self, *among: str, other_than: str | None = None) -> str:
         """Wait until these nodes (all when none is named) serve under one leader among them."""
@@ -412,20 +450,9 @@ class Cluster(LocalCluster):
     def _heard(self, name: str, line: str) -> None:
         """Keep what a node says; pytest shows it where the test fails."""
         self.lines[name].append(line)
+        if '"event":"serving"' in line:
+            progress.mark()
         print(f"{name} | {line[:400]}")
-
-
-async def until(
-    condition: Callable[[], Awaitable[T | None]], what: str, *, within_s: float = DEADLINE_S
-) -> T:
-    """Ask again and again until the answer is true in Python's sense, and return it."""
-    try:
-        async with asyncio.timeout(within_s):
-            while not (answer := await condition()):
-                await asyncio.sleep(LOOK_EVERY_S)
-            return answer
-    except TimeoutError:
-        raise AssertionError(f"not within {within_s:g} s: {what}") from None
 
 
 @contextlib.asynccontextmanager

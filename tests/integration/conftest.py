@@ -1,6 +1,6 @@
 """What integration tests have beside what every test has.
 
-RULE: fixtures only.
+RULE: fixtures and hooks only.
 """
 
 from __future__ import annotations
@@ -17,6 +17,18 @@ import pytest
 from tests.integration.cluster import shared_processes
 
 LEFTOVER_GRACE_S = 5.0
+
+# The tests watch progress themselves (progress.py); this ends what moves and gets nowhere. On two
+# cores shared with five other runs, four spinning processes and a disk kept busy, the longest test
+# has taken 150 s.
+ONE_TEST_S_MAX = 900
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests of real processes more time than the others."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(ONE_TEST_S_MAX))
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ process, so that the order of two events in the history is their order in fact.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,12 +18,15 @@ from typing import Self
 from cluster.client.aio import Client
 from cluster.client.core import Policy, path_of
 from cluster.errors import Refused
-from tests.integration.cluster import DEADLINE_S, NAMES, Cluster, Reply, until
+from tests.integration.cluster import CALL_S, NAMES, Cluster, Reply
+from tests.integration.progress import progress, until
 
 # A client gives a node this long before it asks the next one.
 PATIENCE = Policy(attempt_ms=3_000, connect_ms=1_000)
 WAIT_MS = 2_000
-CALL_MS = int(DEADLINE_S * 1_000)
+CALL_MS = int(CALL_S * 1_000)
+
+_numbers = itertools.count(1)
 
 
 @dataclass(slots=True)
@@ -168,7 +172,8 @@ class Load:
         self._asked = asked or tuple(cluster.members)
         self._clients = clients
         self._locks = locks
-        self._name = f"load-{id(self)}"
+        # Not by its id: that is given again when this is gone, and its locks are held still.
+        self.name = f"load-{next(_numbers)}"
         self._own: dict[str, tuple[str, int]] = {}
         self._is_over = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -188,12 +193,16 @@ class Load:
         if error is not None:
             for task in self._tasks:
                 task.cancel()
+
+        async def are_done() -> bool:
+            return all(task.done() for task in self._tasks)
+
         try:
-            async with asyncio.timeout(DEADLINE_S):
-                results = await asyncio.gather(*self._tasks, return_exceptions=True)
+            await until(are_done, f"the end of all clients of {self.name}")
         finally:
             for task in self._tasks:
                 task.cancel()
+            results = await asyncio.gather(*self._tasks, return_exceptions=True)
         if error is None:
             for result in results:
                 if result is not None:
@@ -220,10 +229,10 @@ class Load:
         urls = [self._cluster.members[name].url for name in self._asked[at:] + self._asked[:at]]
         async with Client(urls, policy=PATIENCE, timeout_ms=CALL_MS) as client:
             session = (await client.open_session(ttl_ms=3_600_000)).session
-            own = f"{self._name}/own/{number}"
+            own = f"{self.name}/own/{number}"
             grant = await client.acquire(session, own, wait_ms=WAIT_MS)
             self._own[own] = session, grant.token
-            lock = f"{self._name}/{number % self._locks}"
+            lock = f"{self.name}/{number % self._locks}"
             while not self._is_over:
                 await self._cycle(client, session, lock)
 
@@ -235,6 +244,7 @@ class Load:
             return
         hold = Hold(lock, session, grant.token, time.monotonic())
         self.history.holds.append(hold)
+        progress.mark()
         await asyncio.sleep(0)
         hold.left_s = time.monotonic()
         await client.release(session, lock, grant.token)
@@ -243,7 +253,7 @@ class Load:
         """All own locks are held as acknowledged, the others are free, on every node."""
         cluster = self._cluster
         await cluster.agree()
-        locks = [f"{self._name}/{number}" for number in range(self._locks)]
+        locks = [f"{self.name}/{number}" for number in range(self._locks)]
         expected = {own: [holder] for own, holder in self._own.items()}
         expected |= {lock: [] for lock in locks}
         for node in cluster.members:
@@ -314,5 +324,6 @@ class Traffic:
             reply = await self._cluster.ask(node, "POST", path, body, key=key)
             if reply.status == 200:
                 self.answered += 1
+                progress.mark()
                 return reply
             assert reply.body["retryable"] is True, reply

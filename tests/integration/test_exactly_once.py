@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.integration.cluster import DEADLINE_S, NAMES, Cluster, Reply, started, until
+from tests.integration.cluster import NAMES, Cluster, Reply, started
+from tests.integration.progress import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -111,7 +112,7 @@ async def test_answers_are_repeated_by_other_nodes_after_the_leader_was_killed(
         await by_follower.again(node)
     await by_leader.other_bodies(other)
     await cluster.start(leader)
-    await cluster.until_ready(within_s=DEADLINE_S)
+    await cluster.until_ready()
     await cluster.kill9(asked)
     await by_follower.again(leader)
     await by_follower.other_bodies(leader)
@@ -126,7 +127,7 @@ async def test_answers_are_repeated_from_snapshots_after_all_nodes_were_killed(
     await fill(cluster, "n2")
     await cluster.kill9(*NAMES)
     await cluster.start()
-    await cluster.until_ready(within_s=DEADLINE_S)
+    await cluster.until_ready()
     for node in NAMES:
         await story.again(node)
     await story.other_bodies("n3")
@@ -140,7 +141,7 @@ async def test_answers_reach_a_node_that_was_away_by_snapshot(cluster: Cluster) 
     await story.begin(other)
     await fill(cluster, other)
     await cluster.start(away)
-    await cluster.until_ready(within_s=DEADLINE_S)
+    await cluster.until_ready()
     await story.again(away)
     await story.other_bodies(away)
     await cluster.agree()
@@ -207,7 +208,7 @@ async def test_a_wait_outlives_the_node_it_was_begun_at(cluster: Cluster) -> Non
     await until_parked(cluster, second, 2)
     # In its new life, the node's first word ends the waits of the one before.
     await cluster.start(first)
-    await cluster.until_ready(first, within_s=DEADLINE_S)
+    await cluster.until_ready(first)
     await cluster.open_session(first)
     await cluster.until_queued(second, lock, waiter, behind)
     await cluster.released(second, lock, holder, token)

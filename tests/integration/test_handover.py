@@ -10,8 +10,9 @@ import pytest
 import pytest_asyncio
 
 from tests.cli.running import finish
-from tests.integration.cluster import DEADLINE_S, NAMES, Cluster, started, until
+from tests.integration.cluster import NAMES, Cluster, started
 from tests.integration.history import Load, Traffic
+from tests.integration.progress import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -81,7 +82,7 @@ async def test_sigterm_of_the_leader_costs_nobody_a_request(cluster: Cluster) ->
             assert '"stopped"' in words
             await load.grow(18)
             await cluster.start(leader)
-            await cluster.until_ready(leader, within_s=DEADLINE_S)
+            await cluster.until_ready(leader)
 
 
 async def test_sigterm_answers_a_request_that_waits(cluster: Cluster) -> None:

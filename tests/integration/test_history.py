@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.integration.cluster import Reply
-from tests.integration.history import History, Hold, check_reads
+from tests.integration.cluster import NAMES, Cluster, Reply
+from tests.integration.history import History, Hold, Load, check_reads
 
 
 def held(token: int, granted_s: float, left_s: float | None) -> Hold:
@@ -88,3 +90,10 @@ def test_a_read_of_the_past_is_seen(reply: Reply) -> None:
     """It shows less than what was acknowledged before it was asked for, or fails in other ways."""
     with pytest.raises(AssertionError):
         check_reads([reply], GOOD)
+
+
+def test_no_two_loads_use_the_same_locks(tmp_path: Path) -> None:
+    """Not even when the first one is gone: its clients' own locks are held still."""
+    cluster = Cluster(tmp_path, list(range(1, 1 + 2 * len(NAMES))), settings={})
+    names = [Load(cluster, clients=1, locks=1).name for _ in range(20)]
+    assert len(set(names)) == len(names)

@@ -13,8 +13,9 @@ import pytest
 import pytest_asyncio
 
 from cluster.client.core import path_of
-from tests.integration.cluster import DEADLINE_S, NAMES, Cluster, started, until
-from tests.integration.history import Load, Reads, hold, leave
+from tests.integration.cluster import NAMES, Cluster, started
+from tests.integration.history import Load, hold, leave
+from tests.integration.progress import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -82,42 +83,37 @@ async def test_logs_are_compacted_under_load_and_kills(cluster: Cluster) -> None
             await cluster.kill9(victim)
             await load.grow(12)
             await cluster.start(victim)
-            await cluster.until_ready(victim, within_s=DEADLINE_S)
+            await cluster.until_ready(victim)
             await load.grow(12)
 
 
-async def test_a_leader_that_was_frozen_answers_no_read_from_its_old_state(
+async def test_a_leader_that_was_frozen_gives_nothing_back_that_is_anothers(
     cluster: Cluster,
 ) -> None:
-    """SIGSTOP until another leads and the lock has moved on; then it finds reads that waited.
+    """SIGSTOP until another leads and the lock has moved on; then it finds what was asked of it
+    meanwhile, under the old grant.
 
-    Those that were asked after the new grant was acknowledged show it, or are refused.
+    That reads are confirmed by a majority is not seen here: a node that was stopped for so long
+    steps down before it answers. The partitions show it.
     """
     lock = "frozen"
     old, others = await cluster.roles()
     sessions = [await cluster.open_session(name) for name in others]
     holds = [await hold(cluster, old, lock, sessions[0])]
-    lines = [await cluster.line(old) for _ in range(8)]
-    async with Reads(cluster, old, lock) as reads:
-        await reads.until(lambda reply: reply.status == 200)
-        cluster.pause(old)
-        new = await cluster.leader(*others)
-        await leave(cluster, new, holds[0])
-        holds.append(await hold(cluster, new, lock, sessions[1]))
-        # The kernel takes them for the frozen process, which has all of them when it wakes up.
-        path, stale = f"/v1/locks/{lock}", {"session": sessions[0], "token": holds[0].token}
-        await lines[0].ask("POST", f"{path}/release", stale)
-        await lines[1].ask("POST", f"{path}/check", {"token": holds[0].token})
-        for line in lines[2:]:
-            await line.ask("GET", path)
-        cluster.resume(old)
-        release, check, *late = [await line.answer() for line in lines]
-        reads.replies.extend(late)
-        await reads.until(lambda reply: reply.status == 200)
-    reads.check(holds)
+    lines = [await cluster.line(old) for _ in range(2)]
+    cluster.pause(old)
+    new = await cluster.leader(*others)
+    await leave(cluster, new, holds[0])
+    holds.append(await hold(cluster, new, lock, sessions[1]))
+    # The kernel takes them for the frozen process, which has both of them when it wakes up.
+    path, stale = f"/v1/locks/{lock}", {"session": sessions[0], "token": holds[0].token}
+    await lines[0].ask("POST", f"{path}/release", stale)
+    await lines[1].ask("POST", f"{path}/check", {"token": holds[0].token})
+    cluster.resume(old)
+    release, check = [await line.answer() for line in lines]
+    assert release.code in {"stale_token", "no_leader"}, release
     expected = {"valid": False, "current_token": holds[1].token}
     assert check.body == expected or check.code == "no_leader", check
-    assert release.code in {"stale_token", "no_leader"}, release
 
     await cluster.agree()
     assert await cluster.holders(old, lock) == [(sessions[1], holds[1].token)]

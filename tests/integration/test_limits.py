@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from cluster.client.core import path_of
 from cluster.node.config import Address
-from tests.integration.cluster import NAMES, Cluster, Reply, started, until
+from tests.integration.cluster import NAMES, Cluster, Reply, started
 from tests.integration.history import Traffic
+from tests.integration.progress import progress, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -75,6 +77,42 @@ async def test_clients_that_dawdle_hold_nobody_up(cluster: Cluster) -> None:
                 writer.write([b"", b"G", head, head + b"Content-Length: 9\r\n\r\n{"][number % 4])
         await traffic.grow(60)
     await until_freed(cluster, before)
+
+
+async def test_clients_that_hang_up_at_once_stop_nobody(
+    cluster: Cluster, rng: random.Random
+) -> None:
+    """Requests for a held lock on connections that break before, while and after they are applied:
+    nobody keeps a place in the queue, and no node minds.
+    """
+    lock = "hung up"
+    before = {name: descriptors(cluster, name) for name in NAMES}
+    holder, *sessions = [await cluster.open_session(name) for name in (*NAMES, "n1")]
+    token = await cluster.granted("n1", lock, holder)
+    path = path_of("locks", lock, "acquire")
+
+    async def hangs_up(name: str, session: str, turns: int) -> None:
+        for _ in range(30):
+            line = await cluster.line(name)
+            await line.ask("POST", path, {"session": session, "wait": "5m"})
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            line.hang_up()
+
+    async with Traffic(cluster) as traffic:
+        await asyncio.gather(
+            *(
+                hangs_up(name, rng.choice(sessions), rng.randrange(1, 200))
+                for name in NAMES
+                for _ in range(16)
+            )
+        )
+        await traffic.grow(6)
+    await cluster.until_queued("n1", lock)
+    assert await cluster.holders("n2", lock) == [(holder, token)]
+    await until_freed(cluster, before)
+    await cluster.agree()
+    cluster.check_none_crashed()
 
 
 async def test_strangers_at_the_peer_port_do_not_disturb_the_peers(
@@ -146,8 +184,10 @@ async def test_two_thousand_waiters_get_the_lock_in_the_order_of_the_queue(
     waits = [asyncio.create_task(waited(number)) for number in range(count)]
 
     async def is_full() -> bool:
-        parked = [(await cluster.figures(name))["coterie_requests_parked"] for name in NAMES]
-        return sum(parked) == count
+        figures = [await cluster.figures(name) for name in NAMES]
+        parked = sum(int(figure["coterie_requests_parked"]) for figure in figures)
+        progress.reached(lock, parked)
+        return parked == count
 
     await until(is_full, f"{count} waiters")
     queue = await cluster.waiters("n2", lock)
