@@ -28,6 +28,15 @@ Token = Annotated[int, msgspec.Meta(ge=0, le=2**62, description="fencing token")
 Ms = Annotated[int, msgspec.Meta(description="milliseconds")]
 
 
+class Octets:
+    """Bytes in the body of an answer: a byte string in CBOR, `{"base64": "…"}` in JSON."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
 class Answer(NamedTuple):
     """A success, before it is bytes.
 
@@ -158,12 +167,20 @@ def encode(body: object, wants_cbor: bool) -> bytes:
     """Make the bytes of a Struct or of a problem's members."""
     if not wants_cbor:
         return _json.encode(body)
-    return cbor.encode(msgspec.to_builtins(_unwrapped(body)))
+    return cbor.encode(msgspec.to_builtins(body, builtin_types=(bytes,), enc_hook=_for_cbor))
 
 
-def _unwrapped(body: object) -> object:
+def _for_json(value: object) -> object:
+    assert isinstance(value, Octets), f"{type(value).__name__} in an answer"
+    return {"base64": value.data}
+
+
+def _for_cbor(value: object) -> object:
     # Stored JSON is spliced unread into JSON answers; only CBOR has to look inside.
-    return _from_json.decode(_json.encode(body))
+    if isinstance(value, msgspec.Raw):
+        return _from_json.decode(value)
+    assert isinstance(value, Octets), f"{type(value).__name__} in an answer"
+    return value.data
 
 
 def _session_not_found(outcome: outcomes.SessionNotFound) -> Answer:
@@ -260,5 +277,5 @@ REPLIES: Final[Mapping[type[outcomes.Outcome], Reply]] = {
     outcomes.Undecodable: _undecodable,
 }
 
-_json: Final = msgspec.json.Encoder()
+_json: Final = msgspec.json.Encoder(enc_hook=_for_json)
 _from_json: Final = msgspec.json.Decoder()

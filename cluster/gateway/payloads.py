@@ -1,0 +1,111 @@
+"""Payloads: bytes of the client's own, as JSON and CBOR can carry them.
+
+RULE: pure. The machine keeps bytes and whether they came as text; nobody looks into them.
+
+In JSON a string is text; bytes that are no text are `{"base64": "…"}` both ways. In CBOR text is
+text and bytes are bytes; the base64 form is understood there too. What was sent as text comes back
+as text, what was sent as bytes as bytes, even where those would make a text.
+Standard: RFC 4648, section 4 (base64 with padding).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from cluster.gateway.replies import Octets, Problem
+from cluster.gateway.requests import bad_request
+
+_BASE64_FORM: Final = {
+    "type": "object",
+    "properties": {"base64": {"type": "string", "contentEncoding": "base64"}},
+    "required": ["base64"],
+    "additionalProperties": False,
+}
+
+Payload = Annotated[
+    Any,
+    msgspec.Meta(
+        description='text, or {"base64": "…"} for bytes; in CBOR also a byte string',
+        extra_json_schema={"anyOf": [{"type": "string"}, _BASE64_FORM]},
+    ),
+]
+"""In a body as it came, before `to_bytes`; in an answer what `from_bytes` made."""
+
+OptionalPayload = Annotated[
+    Any,
+    msgspec.Meta(
+        description='text, {"base64": "…"} for bytes (in CBOR also a byte string), or null',
+        extra_json_schema={"anyOf": [{"type": ["string", "null"]}, _BASE64_FORM]},
+    ),
+]
+"""A Payload that may be null (None)."""
+
+JSON_PER_BYTE_MAX: Final = 6
+"""No JSON form of a payload is longer than this many times its bytes: a control character is
+written as six. For a route's `body_bytes_max`."""
+
+
+def to_bytes(payload: object, field: str, bytes_max: int) -> tuple[bytes, bool]:
+    """Return a payload's bytes, and whether it was text.
+
+    Args:
+        payload: what stood in the body, of whatever type.
+        field: its name, for refusals.
+        bytes_max: of the bytes themselves, whatever form they came in.
+
+    Raises:
+        Problem: `bad_request` for no payload, `too_large` for too many bytes.
+    """
+    if isinstance(payload, str):
+        try:
+            data, is_text = payload.encode(), True
+        except UnicodeEncodeError:
+            raise bad_request(field, "is not UTF-8") from None
+    elif isinstance(payload, bytes):
+        data, is_text = payload, False
+    elif isinstance(payload, dict) and payload.keys() == {"base64"}:
+        data, is_text = _from_base64(payload["base64"], field), False
+    else:
+        raise bad_request(
+            field,
+            'is neither text nor {"base64": "…"}; write objects and numbers as text, in JSON say',
+        )
+    if len(data) > bytes_max:
+        raise Problem("too_large", f"{field} has {len(data)} bytes; at most {bytes_max}")
+    return data, is_text
+
+
+def to_optional_bytes(
+    payload: object, field: str, bytes_max: int
+) -> tuple[bytes, bool] | tuple[None, bool]:
+    """Like `to_bytes`, with None for None.
+
+    Raises:
+        Problem: as `to_bytes`.
+    """
+    return (None, False) if payload is None else to_bytes(payload, field, bytes_max)
+
+
+def from_bytes(data: bytes | None, is_text: bool) -> str | Octets | None:
+    """Return what stands for a payload in the body of an answer.
+
+    Args:
+        data: as the machine keeps it; None comes back as None.
+        is_text: it came as text, so it is UTF-8.
+    """
+    if data is None:
+        return None
+    return data.decode() if is_text else Octets(data)
+
+
+def _from_base64(text: object, field: str) -> bytes:
+    if not isinstance(text, str):
+        raise bad_request(f"{field}.base64", "is no text")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise bad_request(f"{field}.base64", f"is not base64 with padding ({error})") from None
