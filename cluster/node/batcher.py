@@ -37,8 +37,10 @@ class Batcher:
         self._bytes_max = bytes_max
         self._entry_requests_max = entry_requests_max
         self._entry_bytes_max = entry_bytes_max
-        self._queue: deque[tuple[Origin, ForwardedRequest]] = deque()
+        self._queue: deque[tuple[Origin, ForwardedRequest, int]] = deque()
         self._acks: dict[Origin, int] = {}
+        # Whose acknowledgement was noted last: requests of one origin mostly come together.
+        self._noted: tuple[Origin, int] | None = None
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -49,10 +51,13 @@ class Batcher:
         size = _size(request)
         if len(self._queue) >= self._requests_max or self._bytes + size > self._bytes_max:
             return False
-        self._queue.append((origin, request))
+        self._queue.append((origin, request, size))
         self._bytes += size
-        if ack > self._acks.get(origin, 0):
-            self._acks[origin] = ack
+        noted = self._noted
+        if noted is None or noted[0] is not origin or noted[1] != ack:
+            self._noted = origin, ack
+            if ack > self._acks.get(origin, 0):
+                self._acks[origin] = ack
         return True
 
     def seal(self, now_ms: int, wall_ms: int) -> tuple[bytes, int]:
@@ -63,21 +68,19 @@ class Batcher:
         """
         groups: dict[Origin, list[ForwardedRequest]] = {}
         count, room = 0, self._entry_bytes_max
-        queue = self._queue
+        queue, last = self._queue, None
+        group: list[ForwardedRequest] = []
         while queue and count < self._entry_requests_max:
-            origin, request = queue[0]
-            size = _size(request)
+            origin, request, size = queue[0]
             if size > room and count:
                 break
             queue.popleft()
             self._bytes -= size
             room -= size
             count += 1
-            group = groups.get(origin)
-            if group is None:
-                groups[origin] = [request]
-            else:
-                group.append(request)
+            if origin is not last:
+                group, last = groups.setdefault(origin, []), origin
+            group.append(request)
         payload = batch.encode(
             now_ms,
             wall_ms,
@@ -87,15 +90,20 @@ class Batcher:
             ],
         )
         if not queue:
-            self._acks.clear()
+            self._forget_acks()
         return payload, count
 
     def clear(self) -> None:
         """We lead no longer: every origin sends what is unresolved to the next leader itself."""
         self._queue.clear()
-        self._acks.clear()
         self._bytes = 0
+        self._forget_acks()
+
+    def _forget_acks(self) -> None:
+        self._acks.clear()
+        self._noted = None
 
 
 def _size(request: ForwardedRequest) -> int:
-    return len(request.body) + len(request.key or "") + _OVERHEAD_BYTES
+    key = request.key
+    return len(request.body) + _OVERHEAD_BYTES + (0 if key is None else len(key))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import cast
 
 from cluster import errors
 from cluster.machine.commands import Abandon, Command, Origin, RequestId
@@ -239,15 +240,17 @@ class Node:
         """
         if self.draining:
             raise errors.ShuttingDown("this node is shutting down; ask another one")
-        if self._pending.is_full:
+        pending = self._pending
+        if pending.is_full:
             raise errors.Overloaded(
-                f"this node has {len(self._pending)} requests under way; try again in a second"
+                f"this node has {len(pending)} requests under way; try again in a second"
             )
-        seq = self._pending.next_seq()
+        body = commands.encode(command)
+        seq = pending.next_seq()
         now = self._clock()
-        self._pending.add(
+        pending.add(
             Waiting(
-                ForwardedRequest(seq, commands.encode(command), key, fingerprint),
+                ForwardedRequest(seq, body, key, fingerprint),
                 on_reply,
                 taken_at=now,
                 deadline=now + timeout_ms / 1000,
@@ -256,7 +259,9 @@ class Node:
         )
         self._fresh.append(seq)
         self.counters.commands_taken += 1
-        self._wake()
+        if self.engine.can_take_entry or not self.engine.is_leader:
+            self._wake()
+        # Else it goes with the round that brings the end of the entry under way.
         return seq
 
     def hang_up(self, handle: int) -> None:
@@ -455,9 +460,9 @@ class Node:
         self._cluster_clock.see(self._clock(), self.machine.now_ms)
         node, boot = self._origin
         for answer in answers:
-            request = answer.request
-            if request.node == node and request.boot == boot:
-                self._on_outcome(request.seq, answer.outcome, index)
+            request_node, request_boot, seq = answer.request
+            if request_node == node and request_boot == boot:
+                self._on_outcome(seq, answer.outcome, index)
 
     def skip(self, index: int) -> None:
         """A new leader's first entry: only the position moves."""
@@ -501,12 +506,14 @@ class Node:
     # ---- outcomes
 
     def _on_outcome(self, seq: int, outcome: Outcome, index: int) -> None:
-        if isinstance(outcome, Queued):
+        # Not by isinstance, which takes its time with Structs: there is one for each request.
+        kind = type(outcome)
+        if kind is Queued:
             waiting = self._pending.park(seq)
             if waiting is None or waiting.hung_up:
                 # Given up before it was applied: nobody else would take it out of its queue.
                 self._abandon(seq)
-        elif not isinstance(outcome, Void):
+        elif kind is not Void:
             # Void is the answer to a late repeat of what was answered or given up before.
             waiting = self._pending.settle(seq)
             if waiting is not None:
@@ -759,10 +766,11 @@ class Node:
             self.counters.frames_refused += 1
             return
         heard.at = now
-        if isinstance(message, RaftMessage):
-            self.engine.receive(peer, message)
+        handler = _HANDLERS.get(type(message))
+        if handler is not None:
+            handler(self, peer, message, now)
         else:
-            _HANDLERS[type(message)](self, peer, message, now)
+            self.engine.receive(peer, cast(RaftMessage, message))
 
     def _on_forward(self, peer: str, forward: Forward, now: float) -> None:
         if not self.engine.is_leader:
@@ -885,7 +893,7 @@ class Node:
             return 0.0
         delay = max(self._tick_at - now, 0.0)
         if self._cluster_clock.leads and engine.can_take_entry:
-            if self._batcher:
+            if self._batcher or self._fresh:
                 return 0.0
             deadline_ms = self.machine.next_deadline_ms()
             if deadline_ms is not None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from cluster.errors import CoterieError
 from cluster.machine.outcome import Outcome
 from cluster.wire.frames import ForwardedRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True):
     """The cluster's answer; `index` is the log position it reflects. Barriers carry no outcome."""
 
     outcome: Outcome | None
