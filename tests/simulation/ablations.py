@@ -615,7 +615,7 @@ ABLATIONS: Mapping[str, Ablation] = {
     "plant-barge": Ablation("machine", "every request is compatible", _queue_barged),
     "plant-boot": Ablation("node", "starts not counted", _boot_not_counted),
     "plant-clock": Ablation("node", "leases by the leader's own clock", _own_clock),
-    "plant-hint": Ablation("node", "any leader's word on its clock", _any_leaders_clock),
+    "plant-hint": Ablation("node", "any leader's word on its clock", _any_leaders_clock, "idle"),
     "plant-definite": Ablation("node", "late is said to be never", _late_is_never),
     "plant-reads": Ablation("node", "reads from local state", _local_reads),
 }

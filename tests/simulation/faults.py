@@ -9,9 +9,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Generator, Mapping
 
+from cluster.machine.commands import OpenSession
 from cluster.node.pending import Answered, Failed
 from tests.simulation.network import MS, SECOND
-from tests.simulation.world import Host, World
+from tests.simulation.world import Call, Host, World
 
 Nemesis = Generator[int, None, None]
 
@@ -354,6 +355,60 @@ def overtake(world: World, rng: random.Random) -> Nemesis:
         world.network.mend(a, b)
 
 
+def old_word(world: World, rng: random.Random) -> Nemesis:
+    """Let one node hear an idle leader's clock for long, and another lead before it does.
+
+    No entry is written while the first leader's clock runs on, so the second one, which was away,
+    begins where the log stands. It opens a session and hands over to the node that heard the first:
+    what that one heard is far ahead of the session's time.
+    """
+    first = world.leader()
+    others = [host for host in world.up() if host is not first]
+    if first is None or len(others) < 2:
+        return
+    away, listener = rng.sample(others, 2)
+    cuts = [(a, b) for a, b in _pairs(world) if away.name in (a, b)]
+    world.say("network", f"{away.name} is away, {listener.name} listens to {first.name}")
+    for a, b in cuts:
+        world.network.cut(a, b)
+    yield rng.randrange(1_500 * MS, 3 * SECOND)
+    first.kill(power=False)
+    for a, b in cuts:
+        world.network.mend(a, b)
+    yield from _await(world, 3_000, lambda: _is_ready(away) or _is_ready(listener))
+    if _is_ready(away):
+        is_opened = False
+
+        def on_done(reply: Answered | Failed | None) -> None:
+            nonlocal is_opened
+            is_opened = True
+
+        command = OpenSession(f"{rng.getrandbits(64):x}", rng.choice((600, 1_500)), name="short")
+        away.ask(
+            Call(
+                what=command,
+                key=None,
+                timeout_ms=1_000,
+                on_done=on_done,
+                began_us=world.now_us,
+                due_us=world.now_us + 10 * SECOND,
+            )
+        )
+        yield from _await(world, 400, lambda: is_opened)
+        world.count("old words heard")
+        away.post("transfer", listener.name, lambda _: None)
+    yield rng.randrange(100 * MS, SECOND)
+    first.start()
+
+
+def _is_ready(host: Host) -> bool:
+    """It leads, and has applied what was promised before it did."""
+    replica = host.replica
+    if replica is None or replica.role != "leader":
+        return False
+    return replica.log[-1][2] == replica.term and replica.applied_index == replica.log[-1][1]
+
+
 def clog(world: World, rng: random.Random) -> Nemesis:
     """Make some directions slow."""
     pairs = _pairs(world)
@@ -397,6 +452,7 @@ FAULTS: Mapping[str, Callable[[World, random.Random], Nemesis]] = {
     "one_way": one_way,
     "see_saw": see_saw,
     "overtake": overtake,
+    "old_word": old_word,
     "clog": clog,
     "reset": reset,
 }

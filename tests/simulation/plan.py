@@ -182,6 +182,17 @@ PROFILES: Mapping[str, Profile] = {
         stop_share=0.0,
         gap_us=(2 * SECOND, 4 * SECOND),
     ),
+    # Nobody asks anything but the fault itself, so that no entry says what time it is.
+    "idle": Profile(
+        weather=QUIET,
+        nodes=3,
+        faults={"old_word": 1},
+        is_swarm=False,
+        kill_only=True,
+        stop_share=0.0,
+        clients=0,
+        gap_us=(6 * SECOND, 8 * SECOND),
+    ),
     "repeated-votes": Profile(
         weather=REPEATED_VOTES,
         nodes=5,
@@ -287,7 +298,7 @@ def make_plan(
         gap_us, clients, think_us, drift = (100 * MS, 1_200 * MS), 4, 100 * MS, 0.1
         snapshot_entries = fixed.snapshot_entries or 40
     gap_us = fixed.gap_us or gap_us
-    clients = fixed.clients or clients
+    clients = clients if fixed.clients is None else fixed.clients
     think_us = fixed.think_us or think_us
     return Plan(
         seed=seed,
