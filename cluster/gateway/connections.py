@@ -121,10 +121,10 @@ class Connections:
         self._silent.pop(connection, None)
         self._idle.pop(connection, None)
 
-    def end(self, connection: Owner) -> None:
-        """The request is answered."""
+    def end(self, connection: Owner, now: float | None = None) -> None:
+        """The request is answered, just now or at `now`."""
         if connection in self._open:
-            self._idle[connection] = self._clock()
+            self._idle[connection] = self._clock() if now is None else now
 
     def _evict(self, connection: Owner) -> None:
         self.closed(connection)

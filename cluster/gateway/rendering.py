@@ -95,8 +95,17 @@ def header_fields(finished: Finished) -> dict[str, str]:
     return fields
 
 
-def message(finished: Finished) -> bytes:
-    """Return the whole answer, head and body, as aiohttp would write it."""
+def date() -> str:
+    """Return what the header Date says now."""
+    return rfc822_formatted_time()
+
+
+def message(finished: Finished, now: str | None = None) -> bytes:
+    """Return the whole answer, head and body, as aiohttp would write it.
+
+    Args:
+        now: what `date` said a moment ago, where many are sent together.
+    """
     status, content_type, index, fields, body, is_last = finished
     start = _starts.get((status, content_type))
     if start is None:
@@ -107,7 +116,7 @@ def message(finished: Finished) -> bytes:
     if status != _NO_CONTENT:
         lines += f"Content-Length: {len(body)}\r\n"
     end = "\r\nConnection: close\r\n\r\n" if is_last else "\r\n\r\n"
-    return f"{start}{index}\r\n{lines}Date: {rfc822_formatted_time()}{end}".encode() + body
+    return f"{start}{index}\r\n{lines}Date: {now or date()}{end}".encode() + body
 
 
 def _start(status: int, content_type: str | None) -> str:

@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import structlog
@@ -62,7 +62,7 @@ class Context:
     is_draining: bool = False
 
 
-class Order(NamedTuple):
+class Order(msgspec.Struct, frozen=True):
     """A command and how it is to be submitted.
 
     Attributes:
@@ -124,9 +124,12 @@ class Service:
         """
         route = self.route
         assert isinstance(route, Write)
-        key = idempotency_key(key)
+        fingerprint = None
+        if key is not None:
+            key = idempotency_key(key)
         command = route.command(ask)
-        fingerprint = None if key is None else fingerprint_of(route, command)
+        if key is not None:
+            fingerprint = fingerprint_of(route, command)
         if route.seal is not None:
             command = route.seal(command)
         waits = getattr(command, "wait_ms", 0) > 0

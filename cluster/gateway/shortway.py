@@ -134,9 +134,10 @@ class House:
 
     def _answer(self) -> None:
         due, self._due = self._due, []
+        date = rendering.date()
         for connection, reply in due:
             try:
-                connection.answer(reply)
+                connection.answer(reply, date)
             except Exception:  # noqa: BLE001 - logged, and of this connection only
                 # Of this one only: the others shall have theirs.
                 _log.exception("an answer could not be sent")
@@ -235,7 +236,7 @@ class ShortWay(asyncio.Protocol):
             self._leave()
             if self._handle is not None:
                 context.node.hang_up(self._handle)
-            self._end(HUNG_UP_STATUS)
+            self._end(HUNG_UP_STATUS, context.clock())
         if self._inner is not None:
             self._inner.connection_lost(exc)
 
@@ -313,21 +314,26 @@ class ShortWay(asyncio.Protocol):
             self._leave()
             finished = service.refusal(error, self._cbor)
         if finished is not None:
-            self._finish(finished)
+            self._finish(finished, context.clock())
 
     def _on_reply(self, reply: Reply) -> None:
         self._house.reply(self, reply)
 
-    def answer(self, reply: Reply) -> None:
-        """Answer the request in progress; nothing is left of one whose client has hung up."""
+    def answer(self, reply: Reply, date: str) -> None:
+        """Answer the request in progress; nothing is left of one whose client has hung up.
+
+        Args:
+            date: what `rendering.date` says.
+        """
         service = self._service
         if service is None:
             return
         self._leave()
+        now = self._house.context.clock()
         try:
-            if self._order is not None:
-                seconds = self._house.context.clock() - self._started
-                finished = service.settle(self._order, reply, self._cbor, seconds)
+            order = self._order
+            if order is not None:
+                finished = service.settle(order, reply, self._cbor, now - self._started)
             elif isinstance(reply, Failed):
                 raise from_error(reply.error)
             else:
@@ -335,16 +341,16 @@ class ShortWay(asyncio.Protocol):
                 finished = service.view(self._ask, self._cbor, None)
         except Exception as error:  # noqa: BLE001 - as above
             finished = service.refusal(error, self._cbor)
-        self._finish(finished)
+        self._finish(finished, now, date)
 
-    def _finish(self, finished: Finished) -> None:
+    def _finish(self, finished: Finished, now: float, date: str | None = None) -> None:
         transport = self._transport
         assert transport is not None
         if not transport.is_closing():
-            transport.write(rendering.message(finished))
+            transport.write(rendering.message(finished, date))
         context = self._house.context
-        context.connections.end(self)
-        self._end(finished.status)
+        context.connections.end(self, now)
+        self._end(finished.status, now)
         if finished.is_last:
             self._kept = b""
             transport.close()
@@ -352,9 +358,9 @@ class ShortWay(asyncio.Protocol):
             # In a turn of its own: who writes ahead does not keep others waiting.
             context.loop.call_soon(self._look)
 
-    def _end(self, status: int) -> None:
+    def _end(self, status: int, now: float) -> None:
         assert self._service is not None
-        self._service.done(status, self._house.context.clock() - self._started)
+        self._service.done(status, now - self._started)
         self._service = self._order = self._ask = self._handle = None
         if self._answered is not None:
             self._answered.set_result(None)
