@@ -18,10 +18,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from benchmarks import ceilings, failover, figures, processes, profiles, throughput
+from benchmarks import ceilings, failover, figures, processes, profiles, throughput, ttl
 from benchmarks.contenders import REPOSITORY, Contender, Coterie, Etcd
 
-NAMES = ("locks", "ceilings", "failover", "handover", "profile")
+NAMES = ("locks", "ceilings", "ttl", "failover", "handover", "profile")
 DEFAULT_NAMES = NAMES[:-1]
 MEMORY_FILE_SYSTEMS = ("tmpfs", "ramfs", "overlayfs")
 SETTLE_S = 1.0
@@ -109,6 +109,9 @@ def _run(options: argparse.Namespace, folder: Path, facts: dict[str, object]) ->
             _ceilings(options, folder, rng, contenders[0], report)
         if "locks" in names:
             _locks(options, contenders, report)
+        if "ttl" in names:
+            report["endings"] = ttl.measure(contenders[0], rng)
+            _say("Time to live", ttl.report(report["endings"]))
         if "handover" in names:
             _alternate(options, contenders, report, "handovers", failover.hand_over)
             _say("Hand-over", failover.report_pauses(report["handovers"], _named(contenders)))
@@ -127,7 +130,7 @@ def _run(options: argparse.Namespace, folder: Path, facts: dict[str, object]) ->
     }
 
 
-_LISTS = ("locks", "ceilings", "handovers", "kills", "profiles")
+_LISTS = ("locks", "ceilings", "endings", "handovers", "kills", "profiles")
 
 
 def _locks(
