@@ -325,6 +325,8 @@ class Engine(syncobj.SyncObj):
         self._campaign_is_handover = False
         self._deposed_at: float | None = None
         self._appends_sent = 0
+        self._is_notice = False
+        self._answer_is_wanted = True
         self._answer_beat = 0
         self._answer_claim: int | None = None
         self._transfers: dict[str, SnapshotTransfer] = {}
@@ -504,7 +506,9 @@ class Engine(syncobj.SyncObj):
         if self.is_leader:
             if self.commit_index > commit_index and self._appends_sent == appends_sent:
                 # G10, commit notice: else followers apply one heartbeat later.
+                self._is_notice = True
                 self._SyncObj__sendAppendEntries()
+                self._is_notice = False
             for read in self._reads.take_ready(self.applied_index, self._peers):
                 read.on_ready(read.index)
             self._step_handover(now)
@@ -674,7 +678,8 @@ class Engine(syncobj.SyncObj):
         return float(syncobj.monotonicTime())
 
     def _post(self, peer: str, message: RaftMessage) -> None:
-        self._out.append((peer, isinstance(message, Append), frames.encode(message)))
+        """Say it once the disk has what it promises. Appends promise nothing: see `_send_append`."""
+        self._out.append((peer, False, frames.encode(message)))
 
     def _on_send(self, peer: Peer, message: dict[str, Any]) -> bool:
         """Take a message of the library, stamp it and put it into the outbox."""
@@ -708,7 +713,8 @@ class Engine(syncobj.SyncObj):
         entries = message["entries"]
         append = Append(
             term=message["term"],
-            beat=self._reads.beat,
+            # A notice carries nothing that an answer could confirm: no heartbeat, no answer.
+            beat=0 if self._is_notice and not entries else self._reads.beat,
             commit_index=message["commit_index"],
             prev_index=message["prevLogIdx"],
             prev_term=message["prevLogTerm"],
@@ -725,6 +731,8 @@ class Engine(syncobj.SyncObj):
         if not success:
             # G4.6: the committed prefix always matches, so one round trip repairs any conflict.
             reset, next_index = True, self._floor() + 1
+        elif not self._answer_is_wanted:
+            return
         elif self._answer_claim is not None:
             next_index = self._answer_claim
         self._answer(peer, next_index, reset=reset, success=success)
@@ -751,6 +759,7 @@ class Engine(syncobj.SyncObj):
             return
         normal = normalise(append, self, self._floor())
         self._answer_beat, self._answer_claim = append.beat, normal.claim
+        self._answer_is_wanted = append.beat > 0 or bool(append.entries)
         self._SyncObj__onMessageReceived(
             peer,
             {
@@ -812,7 +821,8 @@ class Engine(syncobj.SyncObj):
 
     def _SyncObj__sendAppendEntries(self) -> None:
         """Number the heartbeat (G12), and let starved followers out of the library's loop (j4)."""
-        self._reads.beat += 1
+        if not self._is_notice:
+            self._reads.beat += 1
         self._appends_sent += 1
         super()._SyncObj__sendAppendEntries()
         for peer in self._starved:
@@ -1149,7 +1159,7 @@ class Engine(syncobj.SyncObj):
     def _on_snapshot(self, peer: Peer, message: Snapshot) -> None:
         if not self._from_present_leader(peer, message):
             return
-        self._answer_beat = message.beat
+        self._answer_beat, self._answer_is_wanted = message.beat, True
         # Renews deadline, leader and term, and nothing else (defect e).
         self._SyncObj__onMessageReceived(
             peer,

@@ -40,6 +40,8 @@ class RaftMessage(Message, frozen=True):
 class Append(RaftMessage, frozen=True, tag=1):
     """AppendEntries. `beat` numbers the leader's heartbeats; the answer echoes it (read index).
 
+    Beat 0 is a notice of a commit: without entries it is answered only where the logs differ.
+
     entries: (index, term, command), contiguous, starting at prev_index + 1.
     """
 

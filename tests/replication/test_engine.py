@@ -875,6 +875,51 @@ def test_followers_learn_of_a_commit_without_waiting_for_a_heartbeat(make: Make)
     assert all(b"x" in group.toy(name).payloads for name in group.names)
 
 
+def test_a_notice_of_a_commit_is_not_answered(make: Make) -> None:
+    """It confirms nothing: one answer to each entry of each follower, none to the notice."""
+    group = make(settings=EngineSettings(heartbeat=0.13))
+    group.elect("a")
+    group.until(lambda: bool(group.sent_by("a", Append)) and group.sent[-1].due < group.steps - 5)
+    known = len(group.sent)
+    group.propose("a", b"x")
+    group.run(0.012)
+    since = [packet.message for packet in group.sent[known:]]
+    appends = [message for message in since if isinstance(message, Append)]
+    answers = [message for message in since if isinstance(message, AppendAnswer)]
+    assert [(append.beat > 0, len(append.entries)) for append in appends] == [(True, 1)] * 2 + [
+        (False, 0)
+    ] * 2
+    assert [answer.beat for answer in answers] == [appends[0].beat] * 2
+
+
+def test_a_notice_to_a_follower_that_lacks_the_entries_is_answered(make: Make) -> None:
+    """Else it would be told of them one heartbeat later only."""
+    group = make(settings=EngineSettings(heartbeat=0.13))
+    engine = group.elect("a")
+    group.until(group.is_level)
+    last, commit = engine.last_index, engine.commit_index
+    notice = Append(engine.term, 0, commit, last + 7, engine.term, ())
+    known = len(group.sent)
+    group.inject("a", "c", notice)
+    group.run(0.006)
+    answers = [p.message for p in group.sent[known:] if isinstance(p.message, AppendAnswer)]
+    assert [(answer.success, answer.next_index) for answer in answers] == [(False, commit + 1)]
+
+
+def test_a_read_waits_for_a_heartbeat_and_not_for_a_notice(make: Make) -> None:
+    """A notice echoes nothing: an answer that says beat 0 confirms no read."""
+    group = make()
+    engine = group.elect("a")
+    group.until(group.is_level)
+    ready: list[int | None] = []
+    group.drop(carries(AppendAnswer))
+    engine.read_index(ready.append)
+    for name in ("b", "c"):
+        group.inject(name, "a", AppendAnswer(engine.term, 0, engine.last_index + 1, False, True))
+    group.run(0.05)
+    assert ready == []
+
+
 def test_an_overwritten_proposal_ends_discarded(make: Make) -> None:
     """It surely did not happen: another leader's entry stands in its place (h1)."""
     group = make()
