@@ -21,6 +21,10 @@ DISARMED = -1
 # holder's session ends gets what it held.
 SESSION_ENDS = 1
 WAIT_ENDS = 2
+FIFO_ACCEPT = 3
+FIFO_DONE = 4
+FIFO_UNUSED = 5
+ROOM_SLIDES = 6
 
 _COMPACT_FROM = 64
 

@@ -15,6 +15,17 @@ OWNED_PER_SESSION_MAX = 100_000
 WAITERS_PER_LOCK_MAX = 10_000
 """A queue is a plain list: moving this many pointers costs less than a tree would."""
 
+FIFOS_MAX = 100_000
+TICKETS_PER_FIFO_MAX = 100_000
+"""A fifo that is destroyed takes its tickets along, which must stay a short step."""
+
+FIFO_TICKETS_MAX = 1_000_000
+"""Tickets of all fifos together."""
+
+HOLDS_KEPT_MAX = 32
+HOLDS_WEIGHED = 8
+"""Of each fifo: how many hold times are remembered, and how many count in the mean."""
+
 PARKED_MAX = 1_000_000
 """Requests that wait in any queue, over the whole cluster."""
 

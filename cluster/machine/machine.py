@@ -27,6 +27,7 @@ from cluster.machine.commands.sessions import CloseSession, KeepAlive, KeepAlive
 from cluster.machine.core import Core
 from cluster.machine.deadlines import SESSION_ENDS, WAIT_ENDS
 from cluster.machine.events import Event, History
+from cluster.machine.fifos import Fifos
 from cluster.machine.locks import Locks
 from cluster.machine.outcome.base import (
     Abandoned,
@@ -56,6 +57,8 @@ class Counts(msgspec.Struct, frozen=True):
     sessions: int
     locks: int
     waiters: int
+    fifos: int
+    fifo_tickets: int
     parked: int
     answers: int
     keys: int
@@ -80,7 +83,8 @@ class Machine:
         self.deadlines = core.deadlines
         self.tokens = core.tokens
         self.locks = Locks(core)
-        self.primitives: tuple[Primitive, ...] = (self.locks,)
+        self.fifos = Fifos(core)
+        self.primitives: tuple[Primitive, ...] = (self.locks, self.fifos)
         core.add(self.primitives)
         self.history = History()
         self._handlers: dict[type[Command], Handler] = {
@@ -172,6 +176,8 @@ class Machine:
             sessions=len(self.sessions),
             locks=len(self.locks),
             waiters=self.locks.waiters,
+            fifos=len(self.fifos),
+            fifo_tickets=self.fifos.tickets,
             parked=self.core.parked,
             answers=sum(len(answers.by_seq) for answers in self.requests.origins.values()),
             keys=len(self.requests.keys),

@@ -43,6 +43,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "no_ticket_free": Kind(409, "No ticket is free", True, True),
     "not_issuer": Kind(409, "Another session issued it", False, True),
     "fifo_exists": Kind(409, "There is such a fifo, with other settings", False, True),
+    "fifo_in_use": Kind(409, "Tickets are in the fifo", True, True),
     "not_your_turn": Kind(409, "Others are ahead", True, True),
     "not_accepted": Kind(409, "The turn was not accepted", False, True),
     "overrides_not_allowed": Kind(409, "The fifo allows no overrides", False, True),
