@@ -34,8 +34,7 @@ Reply = Answered | Failed
 OnReply = Callable[[Reply], None]
 
 
-@dataclass(slots=True)
-class Waiting:
+class Waiting(msgspec.Struct, eq=False):
     """One request under way. Times are monotonic seconds.
 
     Attributes:
