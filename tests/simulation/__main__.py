@@ -11,6 +11,7 @@ import time
 
 import click
 
+from tests.simulation import workloads
 from tests.simulation.ablations import ABLATIONS, table
 from tests.simulation.plan import PROFILES
 from tests.simulation.report import Job, report, run_job, run_jobs, workers_default
@@ -30,6 +31,7 @@ def parse_seeds(text: str) -> list[int]:
 @click.option("--seeds", default="0:100", show_default=True, help="7, 0:100, 3,5,10:20.")
 @click.option("--jobs", "workers", default=workers_default, type=int, help="Processes.")
 @click.option("--profile", type=click.Choice([*PROFILES]), help="Default: mixed.")
+@click.option("--workload", help="One, several with commas, or mixed; else drawn from the seed.")
 @click.option("--nodes", type=int, help="3 or 5; else drawn from the seed.")
 @click.option("--seconds", default=25.0, show_default=True, help="Virtual length of the storm.")
 @click.option("--trace", is_flag=True, help="Tell the story of each seed.")
@@ -43,6 +45,7 @@ def main(
     seeds: str,
     workers: int,
     profile: str | None,
+    workload: str | None,
     nodes: int | None,
     seconds: float,
     trace: bool,
@@ -65,7 +68,15 @@ def main(
         profile = "mixed" if ablate is None else ABLATIONS[ablate].profile
     if ablate is not None:
         nodes = nodes or ABLATIONS[ablate].nodes
-    jobs = [Job(seed, profile, nodes, seconds, engine=engine, ablation=ablate) for seed in numbers]
+    if workload is not None:
+        try:
+            workloads.find(workload)
+        except KeyError as error:
+            raise click.UsageError(str(error.args[0])) from None
+    jobs = [
+        Job(seed, profile, nodes, seconds, engine=engine, ablation=ablate, workload=workload)
+        for seed in numbers
+    ]
     began = time.perf_counter()
     if trace:
         is_bad = False

@@ -1,28 +1,25 @@
-"""Clients: what people do with locks, under every kind of bad luck, and always by retrying.
+"""Clients: people with sessions, under every kind of bad luck, and always by retrying.
 
-RULE: speak to nodes only through `Host.ask` and `Host.hang_up`, like an HTTP gateway would. All
-truth about outcomes is checked where the reply leaves the node, not here.
+RULE: speak to nodes only through `Host.ask` and `Host.hang_up`, like an HTTP gateway would. What
+they do is their workload's; all truth about outcomes is checked where the reply leaves the node.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cluster.errors import CoterieError
 from cluster.machine.commands import (
-    AcquireLock,
     CloseSession,
     Command,
     KeepAlive,
     KeepAliveMany,
     OpenSession,
-    ReleaseLock,
 )
 from cluster.machine.outcome import (
-    Granted,
     Opened,
     Outcome,
     Renewed,
@@ -34,7 +31,9 @@ from cluster.node.pending import Answered, Failed
 from tests.simulation.network import MS, SECOND
 from tests.simulation.world import READ, Call, Host, World
 
-LOCKS = ("orders", "mail", "cron")
+if TYPE_CHECKING:
+    from tests.simulation.workloads.base import Workload
+
 OVERDUE_US = 4 * SECOND
 """A reply may be this much later than its own time limit before it counts as missing."""
 
@@ -60,6 +59,7 @@ class Ask:
     patience_us: int | None = None
 
 
+T = TypeVar("T")
 Effect = Pause | Ask
 Story = Generator[Effect, Any, None]
 Part = Generator[Effect, Any, Any]
@@ -86,7 +86,7 @@ class Task:
 
     def _ask(self, ask: Ask) -> None:
         world = self._world
-        wait_ms = ask.what.wait_ms if isinstance(ask.what, AcquireLock) else 0
+        wait_ms: int = getattr(ask.what, "wait_ms", 0)
         is_done = False
 
         def on_done(reply: Answered | Failed | None) -> None:
@@ -117,10 +117,17 @@ class Task:
 
 
 class Client:
-    """One person with a session, some locks to want, and bad manners of one kind or another."""
+    """One person with things to want, and bad manners of one kind or another.
 
-    def __init__(self, world: World, number: int) -> None:
+    Attributes:
+        home: the node that is asked, as long as it answers.
+        is_stopped: nothing new is to be asked.
+    """
+
+    def __init__(self, world: World, number: int, workloads: Sequence[Workload]) -> None:
         self.world = world
+        self._workloads = workloads
+        self._turns = [workload.turn for workload in workloads if workload.turn is not None]
         self.name = f"c{number}"
         self.lane = 50 + number
         self.rng = world.lots(f"client {number}")
@@ -135,7 +142,8 @@ class Client:
 
     # ---- how to ask -------------------------------------------------------------------------
 
-    def _host(self) -> Host:
+    def host(self) -> Host:
+        """The node to ask next; now and then another one."""
         if self.rng.random() < 0.1:
             self.home = self.rng.choice(self.world.names)
         return self.world.hosts[self.home]
@@ -154,7 +162,7 @@ class Client:
         key = self._key() if rng.random() < self.world.plan.key_share else None
         timeout_ms = rng.choice((300, 1_000, 3_000))
         for attempt in range(30):
-            reply = yield Ask(self._host(), command, key, timeout_ms, patience_us)
+            reply = yield Ask(self.host(), command, key, timeout_ms, patience_us)
             if isinstance(reply, Answered):
                 return reply.outcome
             if self.is_stopped:
@@ -171,7 +179,8 @@ class Client:
             yield Pause(rng.randrange(10 * MS, 200 * MS) * (1 + attempt // 5))
         return None
 
-    def _think(self) -> Pause:
+    def think(self) -> Pause:
+        """Between two things."""
         return Pause(1 + int(self.rng.expovariate(1.0 / self.world.plan.think_us)))
 
     # ---- what to ask ------------------------------------------------------------------------
@@ -180,48 +189,52 @@ class Client:
         rng = self.rng
         yield Pause(rng.randrange(500 * MS))
         while not self.is_stopped:
-            ttl_ms = rng.choice((600, 1_500, 3_000, 8_000))
-            nonce = f"{rng.getrandbits(64):x}"
-            opened = yield from self.call(OpenSession(nonce, ttl_ms, name=self.name))
-            if not isinstance(opened, Opened):
-                yield self._think()
-                continue
-            session = Session(self, opened.session, ttl_ms)
-            Task(self.world, session.keep(), self.lane)
-            for _ in range(rng.randrange(2, 14)):
-                if session.is_over or self.is_stopped:
-                    break
-                yield from self._do(session)
-                yield self._think()
-            yield from session.end()
+            workload = self._pick(self._workloads)
+            if workload.live is None:
+                yield from self._live_in_session()
+            else:
+                yield from workload.live(self)
+                yield self.think()
+
+    def _pick(self, among: Sequence[T]) -> T:
+        # One alone is no draw: seeds of a single workload stay what they were.
+        return among[0] if len(among) == 1 else self.rng.choice(among)
+
+    def open(self, ttl_ms: int) -> Part:
+        """Open a session, and have it kept alive, or not, as its lot says.
+
+        Returns:
+            The `Session`, or None where it was not to be had.
+        """
+        nonce = f"{self.rng.getrandbits(64):x}"
+        opened = yield from self.call(OpenSession(nonce, ttl_ms, name=self.name))
+        if not isinstance(opened, Opened):
+            return None
+        session = Session(self, opened.session, ttl_ms)
+        Task(self.world, session.keep(), self.lane)
+        return session
+
+    def _live_in_session(self) -> Part:
+        session = yield from self.open(self.rng.choice((600, 1_500, 3_000, 8_000)))
+        if session is None:
+            yield self.think()
+            return
+        for _ in range(self.rng.randrange(2, 14)):
+            if session.is_over or self.is_stopped:
+                break
+            yield from self._do(session)
+            yield self.think()
+        yield from session.end()
 
     def _do(self, session: Session) -> Part:
         if self.rng.random() < self.world.plan.read_share:
-            yield Ask(self._host(), READ, timeout_ms=self.rng.choice((300, 2_000)))
+            yield from self.read()
         else:
-            yield from self._lock(session)
+            yield from self._pick(self._turns)(self, session)
 
-    def _lock(self, session: Session) -> Part:
-        rng = self.rng
-        wait_ms = 0 if rng.random() < 0.3 else rng.randrange(50, 2_500)
-        patience_us = rng.randrange(10 * MS, 800 * MS) if rng.random() < 0.15 else None
-        command = AcquireLock(
-            session.id,
-            rng.choice(LOCKS),
-            shared=rng.random() < 0.25,
-            priority=rng.choice((0, 0, 0, 5)),
-            wait_ms=wait_ms,
-        )
-        outcome = yield from self.call(command, patience_us=patience_us)
-        session.note(outcome)
-        if not isinstance(outcome, Granted):
-            return
-        yield Pause(1 + int(rng.expovariate(1 / (60 * MS))))
-        if rng.random() < 0.1:
-            return  # Forgotten: the session's end frees it.
-        token = outcome.token if rng.random() < 0.95 else outcome.token - 1
-        outcome = yield from self.call(ReleaseLock(session.id, command.name, token))
-        session.note(outcome)
+    def read(self) -> Part:
+        """A read of state, which must miss nothing."""
+        yield Ask(self.host(), READ, timeout_ms=self.rng.choice((300, 2_000)))
 
 
 class Session:

@@ -60,7 +60,7 @@ class Plan:
         kill_only: no power loss.
         stop_share: probability that a disk operation is the process's last.
         snapshot_entries: compaction every so many entries; None for hardly ever.
-        clients: concurrent workloads.
+        clients: how many ask at once.
         think_us: mean pause of a client between two commands.
         read_share: how many of its commands are reads.
         key_share: how many carry an Idempotency-Key.
@@ -71,6 +71,7 @@ class Plan:
         laws: laws of liveness that hold under these faults only, by their names in laws.py.
         drift: clocks run at 1 ± this.
         stock: the unguarded library instead of ours.
+        workload: what clients do, by its name in workloads/.
     """
 
     seed: int
@@ -93,6 +94,7 @@ class Plan:
     laws: tuple[str, ...] = ()
     drift: float = 0.1
     stock: bool = False
+    workload: str = "locks"
 
     def describe(self) -> str:
         """One line for the head of a story."""
@@ -100,7 +102,7 @@ class Plan:
         return (
             f"{self.nodes} nodes, {self.weather.name}, {self.seconds:g} s, faults {faults}, "
             f"{'kill only' if self.kill_only else 'power loss'}, stops {self.stop_share:g}, "
-            f"compaction every {self.snapshot_entries}, {self.clients} clients"
+            f"compaction every {self.snapshot_entries}, {self.clients} clients, {self.workload}"
         )
 
 
@@ -267,6 +269,7 @@ def make_plan(
     nodes: int | None = None,
     seconds: float = 25.0,
     stock: bool = False,
+    workload: str = "locks",
 ) -> Plan:
     """Draw a plan.
 
@@ -321,4 +324,5 @@ def make_plan(
         laws=fixed.laws,
         drift=drift,
         stock=stock,
+        workload=workload,
     )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 
+from tests.simulation import workloads
 from tests.simulation.plan import make_plan
 from tests.simulation.run import simulate
 from tests.simulation.trace import Trace
@@ -27,6 +28,15 @@ class Job:
     seconds: float = 25.0
     engine: str = "guarded"
     ablation: str | None = None
+    workload: str | None = None
+
+    @property
+    def work(self) -> str:
+        """The workload; drawn from the seed where none is asked for and nothing is broken."""
+        if self.workload is not None:
+            return self.workload
+        is_whole = self.engine == "guarded" and self.ablation is None
+        return workloads.draw(self.seed) if is_whole else workloads.DEFAULT
 
     def replay(self) -> str:
         """The command line that runs exactly this again, and tells the story."""
@@ -41,6 +51,8 @@ class Job:
             words.append(f"--engine {self.engine}")
         if self.ablation is not None:
             words.append(f"--ablate {self.ablation}")
+        if self.ablation is None or self.workload is not None:
+            words.append(f"--workload {self.work}")
         return " ".join([*words, "--trace"])
 
 
@@ -52,7 +64,12 @@ def run_job(job: Job, trace: Trace | None = None) -> Result:
 
     is_stock = job.engine == "stock"
     plan = make_plan(
-        job.seed, profile=job.profile, nodes=job.nodes, seconds=job.seconds, stock=is_stock
+        job.seed,
+        profile=job.profile,
+        nodes=job.nodes,
+        seconds=job.seconds,
+        stock=is_stock,
+        workload=job.work,
     )
     if is_stock:
         # It has no confirmed reads: shown once, where nothing else breaks.
@@ -96,6 +113,12 @@ class Summary:
     def text(self) -> str:
         """A few lines for a person."""
         count: Counter[str] = Counter(self.counts)
+        work: dict[str, list[str]] = {}
+        for name in sorted(self.counts):
+            workload, colon, what = name.partition(": ")
+            if colon:
+                work.setdefault(workload, []).append(f"{self.counts[name]} {what}")
+        lines = "".join(f"\n  {name}: {', '.join(parts)}" for name, parts in work.items())
         return (
             f"{self.seeds} seeds, {self.virtual_us / 3.6e9:.2f} virtual hours, "
             f"{len(self.failures)} with a violation\n"
@@ -107,6 +130,7 @@ class Summary:
             f"  {count['flips']} bits flipped: {count['refusals']} starts refused, "
             f"{count['flips without effect']} without effect, "
             f"{count['flips taken for a torn tail']} at the torn end of a journal"
+            f"{lines}"
         )
 
 

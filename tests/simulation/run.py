@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import gc
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 
+from cluster.machine.machine import Machine
 from cluster.node.node import Node, NodeSettings
 from cluster.replication.engine import EngineSettings, use_clock
 from cluster.replication.identity import Identity
 from cluster.replication.snapshots import InlineDumper
 from cluster.wire import snapshot
-from tests.simulation import faults
+from tests.simulation import faults, workloads
 from tests.simulation.clients import Client, Probe
 from tests.simulation.invariants import Entry, Violation
 from tests.simulation.laws import LATE_SESSION_MS, LAWS
 from tests.simulation.network import MS, SECOND, TCP
 from tests.simulation.plan import Plan
 from tests.simulation.trace import Trace
+from tests.simulation.workloads.base import Workload
 from tests.simulation.world import Builder, Host, Result, Subject, World
 
 CALM = replace(TCP, name="calm", slow=0.0)
@@ -163,13 +166,14 @@ def simulate(
 ) -> Result:
     """Run one seed. Never raises for what it finds: the result says what broke first."""
     trace = trace or Trace()
-    world = World(plan, builder or GuardedBuilder(), trace)
+    found = workloads.find(plan.workload)
+    world = World(plan, builder or GuardedBuilder(), trace, [workload.book for workload in found])
     world.say("world", f"seed {plan.seed}: {plan.describe()}")
     was_enabled = gc.isenabled()
     gc.disable()
     result = Result(plan, 0)
     try:
-        _run(world)
+        _run(world, found)
     except Violation as violation:
         result.invariant, result.detail = violation.invariant, violation.detail
         result.at_us = world.now_us
@@ -183,6 +187,9 @@ def simulate(
     world.counts["expired"] = world.timeline.expired
     world.counts["frames"] = world.network.sent
     world.counts["steps"] = world.steps
+    for workload, book in zip(found, world.timeline.books, strict=True):
+        for what, number in book.counts.items():
+            world.count(f"{workload.name}: {what}", number)
     result.counts = world.counts
     result.virtual_us = world.now_us
     result.hash = trace.hash
@@ -190,12 +197,12 @@ def simulate(
     return result
 
 
-def _run(world: World) -> None:
+def _run(world: World, found: Sequence[Workload]) -> None:
     plan = world.plan
     rng = world.lots("start")
     for host in world.hosts.values():
         world.at(rng.randrange(100 * MS), host.start, lane=host.lane)
-    clients = [Client(world, number) for number in range(plan.clients)]
+    clients = [Client(world, number, found) for number in range(plan.clients)]
     until_us = int(plan.seconds * SECOND)
     world.spawn(faults.run(world, until_us), lane=40)
     world.spawn(_watch_replies(world), lane=41)
@@ -262,7 +269,10 @@ def _settle(world: World) -> None:
     _check_expiry(world)
     if not world.run_until(world.now_us + SECOND, agrees):
         raise Violation("works again after healing", "a timer entry is not applied everywhere")
+    timeline.finish()
     right = b"".join(snapshot.encode(timeline.machine.dump()))
+    if b"".join(snapshot.encode(Machine.load(timeline.machine.dump()).dump())) != right:
+        raise Violation("snapshots lose nothing", "a loaded machine dumps another state")
     for host in hosts:
         assert host.subject is not None
         world.builder.crashed(host, host.subject, power=False)

@@ -33,6 +33,7 @@ from cluster.machine.outcome import (
 from cluster.wire import batch, commands
 from cluster.wire.frames import ForwardedRequest
 from tests.simulation.timeline import Timeline
+from tests.simulation.workloads.locks import LockBook
 
 
 class Bench:
@@ -41,9 +42,11 @@ class Bench:
     def __init__(self) -> None:
         self.now_us = 0
         self.complaints: list[str] = []
-        self.timeline = Timeline(
-            lambda: self.now_us, lambda law, detail: self.complaints.append(law)
-        )
+
+        def complain(law: str, _: str) -> None:
+            self.complaints.append(law)
+
+        self.timeline = Timeline(lambda: self.now_us, complain, [LockBook(complain)])
         self.index = 1
         self.seq = 0
         self.now_ms = 0

@@ -1,26 +1,25 @@
-"""What the committed log means: sessions, locks and answers, judged by a second opinion.
+"""What the committed log means: sessions, tokens and answers, judged by a second opinion.
 
 RULE: fed the committed entries once, in order, and nothing else. It keeps a machine of its own that
-never saw a crash, a snapshot or a restart, and beside it a small book of sessions and holders that
-is written another way; every reply a client gets must agree with both.
+never saw a crash, a snapshot or a restart, and beside it a small book of sessions that is written
+another way; every reply a client gets must agree with both. What a workload does it tells that
+workload's book.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cluster.errors import CoterieError
-from cluster.machine.commands import Batch, ReleaseLock, Request, RequestId
+from cluster.machine.commands import Batch, Command, RequestId
 from cluster.machine.machine import Machine
 from cluster.machine.outcome import (
     Answer,
     Closed,
-    Granted,
     Opened,
     Outcome,
     Queued,
-    Released,
     Renewed,
     RenewedMany,
     Void,
@@ -28,8 +27,12 @@ from cluster.machine.outcome import (
 )
 from cluster.wire import batch as wire_batch
 from tests.simulation.invariants import Violation
+from tests.simulation.workloads.base import Book, Complain, Entry, Fresh, Parked
 
 _REGULAR = b"\x00"
+
+CHECK_EVERY = 16
+"""Books compare whole states after every so many entries."""
 
 
 @dataclass(slots=True)
@@ -46,33 +49,28 @@ class Lease:
     asked_us: int
 
 
-@dataclass(slots=True)
-class Grant:
-    """One holder of a lock as the book has it."""
-
-    session: str
-    shared: bool
-
-
 class Timeline:
     """The applied sequence and its laws.
 
     Args:
         now_us: true time.
         complain: told the name of a broken law and the circumstances.
+        books: of the workloads.
         drift: no clock runs faster than 1 + this.
     """
 
     def __init__(
         self,
         now_us: Callable[[], int],
-        complain: Callable[[str, str], None],
+        complain: Complain,
+        books: Sequence[Book] = (),
         *,
         drift: float = 0.1,
     ) -> None:
         self._now_us = now_us
         self._complain = complain
         self._drift = drift
+        self.books = books
         self.machine = Machine()
         self._digests: list[object] = [None, self.machine.digest]
         self._asked: dict[RequestId, int] = {}
@@ -83,11 +81,12 @@ class Timeline:
         self._awaited: set[RequestId] = set()
         self._parked: set[RequestId] = set()
         self._leases: dict[str, Lease] = {}
-        self._holders: dict[str, dict[int, Grant]] = {}
+        self._commands: dict[RequestId, Command | None] = {}
         self._token = 0
         self.acknowledged = 0  # highest log position of which some client knows
         self.applied = 0  # requests with an answer
         self.expired = 0
+        self._entries = 0
 
     # ---- the log ----------------------------------------------------------------------------
 
@@ -143,6 +142,8 @@ class Timeline:
                 f"{request} was told position {position}, the entry is {index}",
             )
         self.acknowledged = max(self.acknowledged, index)
+        for book in self.books:
+            book.acknowledged(request, outcome)
 
     def refused(self, request: RequestId, error: CoterieError) -> None:
         """A client is told that it surely did not happen: it must not, ever."""
@@ -166,63 +167,89 @@ class Timeline:
         """Sessions whose deadline lies before this cluster time, and which have not ended."""
         return [name for name, lease in self._leases.items() if lease.deadline_ms < now_ms]
 
+    def finish(self) -> None:
+        """All is over and agreed: the last comparisons."""
+        for book in self.books:
+            book.check(self.machine)
+            book.finish(self.machine)
+
     # ---- the laws ---------------------------------------------------------------------------
 
     def _read(self, index: int, batch: Batch, answers: list[Answer]) -> None:
         """Judge what one entry did. Deadlines come before the commands of the same entry."""
-        asked = {
-            RequestId(group.origin.node, group.origin.boot, request.seq): request
-            for group in batch.groups
-            for request in group.requests
-        }
+        for group in batch.groups:
+            for request in group.requests:
+                name = RequestId(group.origin.node, group.origin.boot, request.seq)
+                self._commands.setdefault(name, request.command)
+                if request.key is not None:
+                    self._keys[name] = request.key
         now_ms = self.machine.now_ms
-        gone = self._expire(now_ms)
-        released: set[tuple[str, int]] = set()
-        granted: list[Granted] = []
-        tokens: dict[int, Outcome] = {}  # given in this entry, and for what
-        for request, outcome in self._fresh(index, asked, answers):
+        expired = self._expire(now_ms)
+        closed: set[str] = set()
+        tokens: dict[int, object] = {}
+        fresh, queued, left = self._sort(index, answers)
+        for request_id, _, outcome in fresh:
             if isinstance(outcome, Opened):
                 tokens[outcome.token] = outcome
-                self._renew(index, outcome.session, now_ms, request, opened_ttl_ms=outcome.ttl_ms)
+                self._renew(
+                    index, outcome.session, now_ms, request_id, opened_ttl_ms=outcome.ttl_ms
+                )
             elif isinstance(outcome, Renewed):
-                self._renew(index, outcome.session, now_ms, request)
+                self._renew(index, outcome.session, now_ms, request_id)
             elif isinstance(outcome, RenewedMany):
                 for session, _ in outcome.alive:
-                    self._renew(index, session, now_ms, request)
+                    self._renew(index, session, now_ms, request_id)
             elif isinstance(outcome, Closed):
                 if self._leases.pop(outcome.session, None) is None:
                     self._complain("sessions", f"{outcome.session} closed at {index}, not open")
-                gone.add(outcome.session)
-            elif isinstance(outcome, Granted):
-                granted.append(outcome)
-            elif isinstance(outcome, Released):
-                command = asked[request].command
-                assert isinstance(command, ReleaseLock)
-                released.add((outcome.name, command.token))
-        self._move_locks(index, granted, released, gone, tokens)
+                closed.add(outcome.session)
+        entry = Entry(
+            index=index,
+            now_ms=now_ms,
+            now_us=self._now_us(),
+            fresh=fresh,
+            queued=queued,
+            left=left,
+            gone=frozenset(expired | closed),
+            expired=frozenset(expired),
+            events=self.machine.core.events,
+            machine=self.machine,
+            complain=self._complain,
+            tokens=tokens,
+        )
+        for book in self.books:
+            book.applied(entry)
         self._check_tokens(index, tokens)
         self._check_waiters(index)
-        self._compare(index)
+        self._check_sessions(index)
+        self._entries += 1
+        if self._entries % CHECK_EVERY == 0:
+            for book in self.books:
+                book.check(self.machine)
 
-    def _fresh(
-        self, index: int, asked: dict[RequestId, Request], answers: list[Answer]
-    ) -> list[tuple[RequestId, Outcome]]:
-        """The answers that took effect now: not those repeated, not those still to come."""
-        fresh: list[tuple[RequestId, Outcome]] = []
+    def _sort(
+        self, index: int, answers: list[Answer]
+    ) -> tuple[list[Fresh], list[Parked], list[RequestId]]:
+        """Answers that took effect now, not those repeated; waits that began; waits given up."""
+        fresh: list[Fresh] = []
+        queued: list[Parked] = []
+        left: list[RequestId] = []
         for answer in answers:
             request, outcome = answer.request, answer.outcome
             if isinstance(outcome, (Void, Withdrawn)):
-                self._parked.discard(request)
+                if request in self._parked:
+                    self._parked.discard(request)
+                    left.append(request)
                 continue
-            if request in asked and asked[request].key is not None:
-                self._keys[request] = str(asked[request].key)
             if request in self._refused:
                 self._complain(
                     "refused means never",
                     f"{request} was told {self._refused[request]!r}, entry {index} does it",
                 )
             if isinstance(outcome, Queued):
-                self._parked.add(request)
+                if request not in self._parked:
+                    self._parked.add(request)
+                    queued.append(Parked(request, self._commands.get(request)))
                 continue
             self._parked.discard(request)
             known = self._answers.get(request)
@@ -237,12 +264,12 @@ class Timeline:
             key = self._keys.get(request)
             first = None if key is None else self._by_key.get(key)
             if first is None:
-                fresh.append((request, outcome))
+                fresh.append(Fresh(request, self._commands.get(request), outcome))
                 if key is not None:
                     self._by_key[key] = outcome
             elif first != outcome:
                 self._complain("exactly once", f"key {key} was {first}, now {outcome} at {index}")
-        return fresh
+        return fresh, queued, left
 
     def _expire(self, now_ms: int) -> set[str]:
         """End the sessions whose time has come, and see that it has not come too early."""
@@ -280,48 +307,7 @@ class Timeline:
             lease.deadline_ms = now_ms + lease.ttl_ms
             lease.asked_us = asked_us
 
-    def _move_locks(
-        self,
-        index: int,
-        granted: list[Granted],
-        released: set[tuple[str, int]],
-        gone: set[str],
-        tokens: dict[int, Outcome],
-    ) -> None:
-        """First what ended in this entry, then the grants in the order of their tokens."""
-        before = {name: dict(holders) for name, holders in self._holders.items()}
-        for holders in self._holders.values():
-            for token in [t for t, grant in holders.items() if grant.session in gone]:
-                del holders[token]
-        passing = set(released)
-        for name, token in released:
-            if token in before.get(name, {}):
-                passing.discard((name, token))
-                self._holders[name].pop(token, None)  # gone already where its session has ended
-        for grant in sorted(granted, key=lambda grant: grant.token):
-            holders = self._holders.setdefault(grant.name, {})
-            held = before.get(grant.name, {}).get(grant.token)
-            if held is not None:
-                if (held.session, held.shared) != (grant.session, grant.shared):
-                    self._complain("tokens rise", f"{grant} at {index}: the token was {held}'s")
-                continue
-            if tokens.setdefault(grant.token, grant) != grant:
-                self._complain("tokens rise", f"{grant} and {tokens[grant.token]} at {index}")
-            if (grant.name, grant.token) in passing or grant.session in gone:
-                # Granted and given back within one entry.
-                passing.discard((grant.name, grant.token))
-                continue
-            for token in [t for t, other in holders.items() if other.session == grant.session]:
-                del holders[token]  # an upgrade replaces the weaker grant
-            if holders and not (grant.shared and all(h.shared for h in holders.values())):
-                self._complain(
-                    "mutual exclusion", f"{grant} at {index} while {holders} hold the lock"
-                )
-            holders[grant.token] = Grant(grant.session, grant.shared)
-        for name, token in passing:
-            self._complain("locks", f"{name} released at {index} under {token}, held by nobody")
-
-    def _check_tokens(self, index: int, tokens: dict[int, Outcome]) -> None:
+    def _check_tokens(self, index: int, tokens: dict[int, object]) -> None:
         for token in sorted(tokens):
             if token <= self._token:
                 self._complain(
@@ -339,7 +325,7 @@ class Timeline:
                     f"{request} stood in a queue and is gone after {index} without an answer",
                 )
 
-    def _compare(self, index: int) -> None:
+    def _check_sessions(self, index: int) -> None:
         """The machine must hold what the book holds: nobody loses anything without a cause."""
         machine = self.machine
         if len(machine.sessions) != len(self._leases):
@@ -348,9 +334,3 @@ class Timeline:
                 f"{len(machine.sessions)} sessions after {index}, the book has "
                 f"{sorted(self._leases)}",
             )
-        for name, holders in self._holders.items():
-            info = machine.locks.info(name, machine.now_ms)
-            said = {token: (session, shared) for session, token, shared, _ in info.holders}
-            book = {token: (grant.session, grant.shared) for token, grant in holders.items()}
-            if said != book:
-                self._complain("locks", f"{name} after {index}: machine {said}, book {book}")

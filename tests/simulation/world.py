@@ -24,6 +24,7 @@ from tests.simulation.network import MS, SECOND, Network
 from tests.simulation.plan import VOTE_ANSWER_TAG, VOTE_REQUEST_TAG, Plan
 from tests.simulation.timeline import Timeline
 from tests.simulation.trace import Trace
+from tests.simulation.workloads.base import Book, Complain
 
 SPIN_ROUNDS_MAX = 2_000
 SPIN_LOOKS_MAX = 10_000
@@ -526,7 +527,13 @@ class Host:
 class World:
     """All of one seed's run."""
 
-    def __init__(self, plan: Plan, builder: Builder, trace: Trace) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        builder: Builder,
+        trace: Trace,
+        books: Sequence[Callable[[Complain], Book]] = (),
+    ) -> None:
         self.plan = plan
         self.builder = builder
         self.trace = trace
@@ -541,7 +548,9 @@ class World:
         self._complaint: Violation | None = None
         self._terms = dict.fromkeys(self.names, 0)
         self._roles = dict.fromkeys(self.names, ("down", 0))
-        self.timeline = Timeline(lambda: self.now_us, self.complain)
+        self.timeline = Timeline(
+            lambda: self.now_us, self.complain, [make(self.complain) for make in books]
+        )
         self.raft = RaftInvariants(
             self.names,
             on_commit=self.timeline.commit,
