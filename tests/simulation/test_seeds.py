@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
+from tests.simulation import workloads
 from tests.simulation.ablations import ABLATIONS
 from tests.simulation.network import HARSH, TCP
 from tests.simulation.plan import ALL_FAULTS, PROFILES, make_plan
@@ -19,6 +21,8 @@ from tests.simulation.trace import Trace
 from tests.simulation.world import Result
 
 CHUNK = 10
+
+OTHERS = [name for name in workloads.names() if name != workloads.DEFAULT]
 
 
 def check(jobs: list[Job]) -> Summary:
@@ -29,22 +33,49 @@ def check(jobs: list[Job]) -> Summary:
     return summary
 
 
-@pytest.mark.parametrize("first", range(0, 110, CHUNK))
+@pytest.mark.parametrize("first", range(0, 80, CHUNK))
 def test_no_invariant_breaks_on_mixed_seeds(first: int) -> None:
     """Everything drawn from the seed: network, size, faults, compaction."""
-    summary = check([Job(seed, seconds=12.0) for seed in range(first, first + CHUNK)])
+    seeds = range(first, first + CHUNK)
+    summary = check([Job(seed, seconds=12.0, workload=workloads.DEFAULT) for seed in seeds])
     assert summary.counts["acknowledged"] > 20 * CHUNK
+
+
+@pytest.mark.parametrize("workload", [*OTHERS, workloads.MIXED])
+def test_no_invariant_breaks_under_any_workload(workload: str) -> None:
+    """Each of them alone, and all of them on one machine."""
+    seeds = range(10 if workload == workloads.MIXED else 8)
+    summary = check([Job(seed, seconds=12.0, workload=workload) for seed in seeds])
+    assert summary.counts["acknowledged"] > 10 * len(seeds)
+    for name in OTHERS if workload == workloads.MIXED else [workload]:
+        counts = [what for what in summary.counts if what.startswith(f"{name}: ")]
+        assert counts, f"the workload {name} did nothing"
+
+
+def test_a_seed_draws_its_workload_and_locks_lead() -> None:
+    """All of them are drawn; what breaks on purpose is judged by locks, as its record says."""
+    drawn = Counter(workloads.draw(seed, ["jobs", "locks", "tasks"]) for seed in range(400))
+    assert drawn.keys() == {"jobs", "locks", "tasks", workloads.MIXED}
+    assert max(drawn, key=drawn.__getitem__) == workloads.DEFAULT
+    assert workloads.draw(3, ["locks"]) == workloads.DEFAULT
+    assert Job(1, ablation="g4").work == Job(1, engine="stock").work == workloads.DEFAULT
+
+
+def test_an_unknown_workload_is_refused_by_name() -> None:
+    """With those that there are."""
+    with pytest.raises(KeyError, match=r"no workload 'locs'; there are .*locks.*, mixed"):
+        workloads.find("locks,locs")
 
 
 @pytest.mark.parametrize("profile", sorted(set(PROFILES) - {"mixed"}))
 def test_no_invariant_breaks_under_any_profile(profile: str) -> None:
     """Each named mix of faults, a little."""
-    check([Job(seed, profile, seconds=8.0) for seed in range(3)])
+    check([Job(seed, profile, seconds=8.0, workload=workloads.DEFAULT) for seed in range(3)])
 
 
 def test_a_calm_cluster_elects_once_and_answers_everything() -> None:
     """Without faults nothing is lost, refused or elected twice."""
-    result = run_job(Job(1, "calm", nodes=3, seconds=10.0))
+    result = run_job(Job(1, "calm", nodes=3, seconds=10.0, workload=workloads.DEFAULT))
     assert result.invariant is None, result.detail
     assert result.counts["elections"] == 1
     assert result.counts["acknowledged"] > 50
@@ -118,4 +149,11 @@ def test_a_failing_seed_prints_the_line_that_replays_it() -> None:
     assert lines[1].endswith(
         "replay: python -m tests.simulation --seeds 7 --profile harsh --nodes 5 --seconds 12 "
         "--ablate g4 --trace"
+    )
+
+
+def test_a_replay_line_names_the_workload_that_was_drawn() -> None:
+    """Another day there may be more of them to draw from."""
+    assert Job(7).replay() == (
+        f"python -m tests.simulation --seeds 7 --workload {workloads.draw(7)} --trace"
     )
