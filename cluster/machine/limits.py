@@ -26,6 +26,73 @@ HOLDS_KEPT_MAX = 32
 HOLDS_WEIGHED = 8
 """Of each fifo: how many hold times are remembered, and how many count in the mean."""
 
+JOBS_MAX = 10_000_000
+JOB_BYTES_MAX = 4 * 1024 * 1024 * 1024
+"""Bodies of all jobs together: every node keeps them in memory."""
+
+JOB_BODY_BYTES_MAX = 1024 * 1024
+"""Of one job. The gateway allows less."""
+
+JOB_KEY_LENGTH_MAX = 1024
+JOB_TTR_MS_MIN = 1_000
+"""As in beanstalkd, where a TTR of 0 is one second."""
+
+TUBES_MAX = 100_000
+TUBES_PER_RESERVE_MAX = 1_000
+WAITERS_PER_TUBE_MAX = 10_000
+JOBS_PER_RESERVE_MAX = 1_000
+RESERVED_BYTES_MAX = 1024 * 1024
+"""Bodies in one answer; a single job may be as large as a job may be."""
+
+JOBS_PER_KICK_MAX = 10_000
+JOBS_DUE_PER_ENTRY_MAX = 5_000
+"""Delayed jobs become ready in steps of this size: those over it a millisecond late, so that no
+entry pays for a million that are due at the same time."""
+
+SEMAPHORES_MAX = 1_000_000
+SEMAPHORE_LIMIT_MAX = 1_000_000_000
+GRANTS_PER_SEMAPHORE_MAX = 100_000
+WAITERS_PER_SEMAPHORE_MAX = 10_000
+
+RESOURCES_MAX = 1_000_000
+TICKETS_PER_RESOURCE_MAX = 10_000
+"""Free ones are a plain list, as queues are."""
+
+WAITERS_PER_RESOURCE_MAX = 10_000
+TICKET_DATA_BYTES_MAX = 64 * 1024
+TICKET_DATA_BYTES_TOTAL_MAX = 512 * 1024 * 1024
+"""Over all tickets there are: the state has to fit into memory, and into a snapshot."""
+
+POOLS_MAX = 100_000
+TASKS_MAX = 1_000_000
+"""Tasks of all pools together."""
+
+TASKS_PER_POOL_MAX = 100_000
+"""What concerns a whole pool (replacing its tasks, its end) must stay a short step."""
+
+TASKS_PER_COMMAND_MAX = 10_000
+TASKS_PER_WORKER_MAX = 1_000
+"""What one session may hold of one pool: an answer names all of it, with its data."""
+
+TASK_DATA_BYTES_MAX = 4 * 1024
+WORKERS_PER_POOL_MAX = 10_000
+RUNS_PER_TASK_MAX = 100
+"""Of a task whose runs may overlap."""
+
+CRON_TEXT_MAX = 100
+WALL_MS_MAX = 253_402_300_799_999
+"""The end of the year 9999."""
+
+ROOMS_MAX = 100_000
+WINDOW_SIZE_MAX = 1_000_000_000
+ACTIVE_WINDOWS_MAX = 1_000_000
+
+LOCKS_PER_COMMAND_MAX = 100
+MULTI_WAITS_PER_SESSION_MAX = 100
+"""Waits of one session for several locks at once: each is looked at when it is given one."""
+
+COMMANDS_PER_BATCH_MAX = 1_000
+
 PARKED_MAX = 1_000_000
 """Requests that wait in any queue, over the whole cluster."""
 
