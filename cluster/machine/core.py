@@ -35,6 +35,8 @@ class Core:
         now_ms: cluster time of the entry being applied, or of the last one; never falling.
         wall_ms: the leader's wall clock of the same entry; may fall.
         tokens, deadlines, sessions, requests: as their classes say.
+        wall_deadlines: timers in ms since 1970, met by `wall_ms` after all others. What they bring
+            must not be early or late by the steps of a clock, but need not be either.
         arrivals: how many waits ever began.
         parked: how many waits there are.
         answers: of the entry being applied, so far.
@@ -51,6 +53,7 @@ class Core:
         self.headroom = 1
         self.tokens = Tokens()
         self.deadlines = Deadlines()
+        self.wall_deadlines = Deadlines()
         self.requests = Requests()
         self.sessions = Sessions(self.tokens, self.position)
         self.answers: list[Answer] = []

@@ -44,6 +44,7 @@ from cluster.machine.parked import Parked
 from cluster.machine.primitive import Handler, Primitive
 from cluster.machine.requests import Answers
 from cluster.machine.sessions import Session
+from cluster.machine.tasks import Tasks
 
 _VOID = Void()
 _UNDECODABLE = Undecodable()
@@ -59,6 +60,9 @@ class Counts(msgspec.Struct, frozen=True):
     waiters: int
     fifos: int
     fifo_tickets: int
+    pools: int
+    tasks: int
+    pool_workers: int
     parked: int
     answers: int
     keys: int
@@ -84,7 +88,8 @@ class Machine:
         self.tokens = core.tokens
         self.locks = Locks(core)
         self.fifos = Fifos(core)
-        self.primitives: tuple[Primitive, ...] = (self.locks, self.fifos)
+        self.tasks = Tasks(core)
+        self.primitives: tuple[Primitive, ...] = (self.locks, self.fifos, self.tasks)
         core.add(self.primitives)
         self.history = History()
         self._handlers: dict[type[Command], Handler] = {
@@ -147,6 +152,14 @@ class Machine:
         """Cluster time at which an entry, even an empty one, will have something to do."""
         return self.deadlines.next_ms()
 
+    def next_wall_ms(self) -> int | None:
+        """Wall time at which an entry will have something to do for a schedule.
+
+        Apart from `next_deadline_ms`, as only the leader's own clock tells how long that is: the
+        pair of times of the last entry would be wrong as soon as the wall clock is set.
+        """
+        return self.core.wall_deadlines.next_ms()
+
     # Reading.
 
     def answer(self, request: RequestId) -> Outcome | None:
@@ -178,6 +191,9 @@ class Machine:
             waiters=self.locks.waiters,
             fifos=len(self.fifos),
             fifo_tickets=self.fifos.tickets,
+            pools=len(self.tasks),
+            tasks=self.tasks.tasks,
+            pool_workers=self.tasks.workers,
             parked=self.core.parked,
             answers=sum(len(answers.by_seq) for answers in self.requests.origins.values()),
             keys=len(self.requests.keys),
@@ -301,6 +317,10 @@ class Machine:
     def _meet_deadlines(self) -> None:
         core = self.core
         while (due := core.deadlines.pop_due(core.now_ms)) is not None:
+            kind, target = due
+            self._timers[kind](target)
+            core.settle()
+        while (due := core.wall_deadlines.pop_due(core.wall_ms)) is not None:
             kind, target = due
             self._timers[kind](target)
             core.settle()
