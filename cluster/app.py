@@ -21,6 +21,7 @@ from typing import Any
 import structlog
 
 from cluster import __version__
+from cluster.gateway.passes import derived_key
 from cluster.gateway.server import Gateway, GatewaySettings
 from cluster.node.config import Config
 from cluster.node.driver import Driver
@@ -111,7 +112,9 @@ async def _serve(config: Config, disk: OsDisk) -> int:
     gateway = Gateway(
         driver.node,
         GatewaySettings(
-            requests_max=config.requests_max, request_timeout_ms=config.request_timeout_ms
+            requests_max=config.requests_max,
+            request_timeout_ms=config.request_timeout_ms,
+            room_keys=_room_keys(config),
         ),
     )
     try:
@@ -166,6 +169,13 @@ def _settings(config: Config) -> NodeSettings:
             snapshot_bytes=config.snapshot_bytes,
         ),
     )
+
+
+def _room_keys(config: Config) -> tuple[bytes, ...]:
+    """The configured keys, or the one that every node of the cluster derives from its secret."""
+    if config.room_keys:
+        return tuple(key.encode() for key in config.room_keys)
+    return (derived_key(config.secret.encode()),)
 
 
 def _tls(config: Config) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:

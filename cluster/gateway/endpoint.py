@@ -135,7 +135,7 @@ class Endpoint:
                 data = self._checked(content)
             else:
                 data = await self._read_body(request)
-        return self._service.ask(place, data, content_type)
+        return self._service.ask(place, data, content_type, request.headers.get(hdrs.AUTHORIZATION))
 
     def _checked(self, content: StreamReader) -> bytes:
         try:

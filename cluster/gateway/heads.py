@@ -30,12 +30,19 @@ class Head(NamedTuple):
         content_type: as it came, but None for what curl says of any body.
         cbor: the answer is wanted as CBOR.
         key: the Idempotency-Key.
+        authorization: the header as it came.
     """
 
     length: int
     content_type: str | None
     cbor: bool
     key: str | None
+    authorization: str | None = None
+
+    @property
+    def is_own(self) -> bool:
+        """It is this client's, or even this request's own: not worth remembering."""
+        return self.key is not None or self.authorization is not None
 
 
 class PlainRequest(NamedTuple):
@@ -85,7 +92,7 @@ class HeadReader:
 
     def _learn(self, block: bytes) -> Head | None:
         head = read_fields(block)
-        if head is not None and head.key is None:
+        if head is not None and not head.is_own:
             if len(self._known) >= HEADS_KEPT_MAX:
                 # Simpler than forgetting the oldest, and as good: the usual ones are back at once.
                 self._known.clear()
@@ -122,6 +129,7 @@ def read_fields(block: bytes) -> Head | None:
         content_type,
         wants_cbor(fields.get(b"accept"), content_type),
         fields.get(b"idempotency-key"),
+        fields.get(b"authorization"),
     )
 
 

@@ -116,6 +116,16 @@ def _query_parameters(row: Route) -> list[dict[str, Any]]:
 
 
 def _header_parameters(row: Route) -> list[dict[str, Any]]:
+    if isinstance(row, Read) and row.wants_pass:
+        return [
+            {
+                "name": "Authorization",
+                "in": "header",
+                "required": False,
+                "description": "Bearer, and the pass that join gave",
+                "schema": {"type": "string"},
+            }
+        ]
     if not isinstance(row, Write):
         return []
     return [
@@ -135,7 +145,7 @@ def _responses(row: Route, schema_of: dict[type[msgspec.Struct], dict[str, Any]]
         success["content"] = _content(schema_of[row.answer])
     elif isinstance(row, Local):
         success["content"] = {"*/*": {}}
-    responses: dict[str, Any] = {str(row.status): success}
+    responses: dict[str, Any] = {str(status): success for status in (row.status, *row.also)}
     by_status: dict[int, list[str]] = {}
     for code in dict.fromkeys(row.all_codes):
         by_status.setdefault(replies.KINDS[code].status, []).append(code)

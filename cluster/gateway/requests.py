@@ -82,11 +82,13 @@ class Ask(msgspec.Struct, frozen=True):
         path: the names in the path, decoded.
         body: the route's body Struct.
         query: every parameter of the route, defaults filled in.
+        authorization: the header as it came.
     """
 
     path: Mapping[str, str]
     body: Any
     query: Mapping[str, Any]
+    authorization: str | None = None
 
 
 class Query(NamedTuple):

@@ -15,6 +15,7 @@ from typing import TypeAlias
 import msgspec
 
 from cluster.gateway.face import NodeFace
+from cluster.gateway.passes import Passes
 from cluster.gateway.replies import CLUSTER_CODES, COMMON_CODES, Answer
 from cluster.gateway.requests import CONSISTENCY, Ask, Body, Nothing, Query, path_segment
 from cluster.machine.commands import Command
@@ -47,6 +48,7 @@ class Route:
         body: Struct of the body.
         answer: Struct of the successful answer; None for an empty or non-JSON one.
         status: of the successful answer.
+        also: further statuses that a success may have, with the same body.
         codes: problem codes beside those that every route has.
         query: its query parameters.
         lane: whose limit it counts against.
@@ -60,6 +62,7 @@ class Route:
     body: type[Body] = Nothing
     answer: type[msgspec.Struct] | None = None
     status: int = 200
+    also: tuple[int, ...] = ()
     codes: tuple[str, ...] = ()
     query: tuple[Query, ...] = ()
     lane: Lane = Lane.ORDINARY
@@ -78,10 +81,12 @@ class Write(Route):
     Attributes:
         command: makes the command from the request, the same for the same request.
         seal: adds what is drawn by lot (a session's nonce), after the fingerprint is taken.
+        issue: adds to the successful answer what only a node can sign.
     """
 
     command: Callable[[Ask], Command]
     seal: Callable[[Command], Command] | None = None
+    issue: Callable[[Answer, Passes], Answer] | None = None
 
     @property
     def all_codes(self) -> tuple[str, ...]:
@@ -95,10 +100,11 @@ class Write(Route):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a read may look at: the local state, and the estimate of cluster time now."""
+    """What a read may look at: the local state, the estimate of cluster time now, and the keys."""
 
     machine: Machine
     now_ms: int
+    passes: Passes
 
 
 View: TypeAlias = Callable[[Look, Ask], msgspec.Struct]
@@ -110,9 +116,11 @@ class Read(Route):
 
     Attributes:
         view: makes the answer's body from the local state, without waiting.
+        wants_pass: the header Authorization is to hold a pass.
     """
 
     view: View
+    wants_pass: bool = False
 
     @property
     def all_codes(self) -> tuple[str, ...]:

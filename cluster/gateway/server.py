@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import secrets
 import socket
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp.http_parser
@@ -38,6 +39,7 @@ from cluster.gateway.admission import Admission
 from cluster.gateway.connections import Connection, Connections, Owner, Refusing
 from cluster.gateway.endpoint import ANYWHERE, Elsewhere, Endpoint
 from cluster.gateway.face import NodeFace
+from cluster.gateway.passes import Passes
 from cluster.gateway.routes import BODY_BYTES_LIMIT, Route, matching
 from cluster.gateway.service import Context, Service
 from cluster.gateway.shortway import House, ShortWay
@@ -81,6 +83,8 @@ class GatewaySettings:
         idle_timeout_ms: between two requests; longer than what usual balancers keep (60 s).
         linger_ms: how long the rest of a refused body is read, so that the refusal arrives.
         slow_ms: slower answers are logged.
+        room_keys: of the passes of waiting rooms: the first signs, all are believed. Without any a
+            key is drawn, and no other node believes our passes.
         short_way: small plain requests are served without aiohttp; no answer depends on it.
     """
 
@@ -94,6 +98,7 @@ class GatewaySettings:
     idle_timeout_ms: int = 75_000
     linger_ms: int = 2_000
     slow_ms: int = 1_000
+    room_keys: tuple[bytes, ...] = field(default=(), repr=False)
     short_way: bool = True
 
 
@@ -185,6 +190,7 @@ class Gateway:
             request_timeout_ms=settings.request_timeout_ms,
             body_timeout_s=settings.body_timeout_ms / 1000,
             slow_s=settings.slow_ms / 1000,
+            passes=Passes(settings.room_keys or (secrets.token_bytes(),)),
         )
         self._metrics.watch(lambda: figures.of_node(self._node))
         self._metrics.watch(lambda: figures.of_gateway(connections, context.admission))

@@ -22,6 +22,7 @@ from cluster.gateway import rendering, replies
 from cluster.gateway.admission import Admission
 from cluster.gateway.connections import Connections
 from cluster.gateway.face import NodeFace
+from cluster.gateway.passes import Passes
 from cluster.gateway.rendering import Finished
 from cluster.gateway.replies import Answer, Problem
 from cluster.gateway.requests import Ask, BodyReader, QueryReader, idempotency_key
@@ -46,6 +47,7 @@ class Context:
         request_timeout_ms: until a command must be applied; its own wait comes on top.
         body_timeout_s: how long a body may take once its head has come.
         slow_s: answers that took longer are logged, waits apart.
+        passes: the keys of waiting rooms.
         is_draining: answers close their connections.
     """
 
@@ -59,6 +61,7 @@ class Context:
     request_timeout_ms: int
     body_timeout_s: float
     slow_s: float
+    passes: Passes
     is_draining: bool = False
 
 
@@ -104,14 +107,16 @@ class Service:
         """
         return self._path.read(raw_path), self._query.read(raw_query)
 
-    def ask(self, place: Place, data: bytes, content_type: str | None) -> Ask:
+    def ask(
+        self, place: Place, data: bytes, content_type: str | None, authorization: str | None
+    ) -> Ask:
         """Read the body, which completes the question.
 
         Raises:
             Problem: `bad_request`, `unsupported_media_type`.
         """
         path, query = place
-        return Ask(path, self._body.read(data, content_type), query)
+        return Ask(path, self._body.read(data, content_type), query, authorization)
 
     def order(self, ask: Ask, key: str | None) -> Order:
         """Make the command of a Write.
@@ -173,6 +178,9 @@ class Service:
         except Problem as problem:
             # Not an error: the log's own answer, which reflects its position.
             return rendering.of_problem(problem, cbor, reply.index, is_last=context.is_draining)
+        assert isinstance(self.route, Write)
+        if self.route.issue is not None:
+            answer = self.route.issue(answer, context.passes)
         return rendering.of_answer(answer, cbor, reply.index, is_last=context.is_draining)
 
     def stale_ms(self, ask: Ask) -> int | None:
@@ -192,7 +200,7 @@ class Service:
         route, context, node = self.route, self._context, self._context.node
         assert isinstance(route, Read)
         # Nothing awaits in here: state and position belong together.
-        answer = Answer(200, route.view(Look(node.machine, node.now_ms()), ask))
+        answer = Answer(200, route.view(Look(node.machine, node.now_ms(), context.passes), ask))
         return rendering.of_answer(
             answer, cbor, node.applied_index, stale_ms=stale_ms, is_last=context.is_draining
         )

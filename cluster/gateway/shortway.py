@@ -102,7 +102,7 @@ class House:
         plan = self._plans.get(head)
         if plan is None:
             plan = self._make_plan(data, head_end)
-            if plan is not None and plan.request.head.key is None:
+            if plan is not None and not plan.request.head.is_own:
                 if len(self._plans) >= PLANS_KEPT_MAX:
                     # Simpler than forgetting the oldest; the usual ones are back at once.
                     self._plans.clear()
@@ -295,7 +295,8 @@ class ShortWay(asyncio.Protocol):
         try:
             if place is None:
                 place = service.place(request.path, request.query)
-            ask = service.ask(place, data[request.body_at :], head.content_type)
+            body = data[request.body_at :]
+            ask = service.ask(place, body, head.content_type, head.authorization)
             if isinstance(service.route, Write):
                 order = service.order(ask, head.key)
                 self._enter(order.lane)

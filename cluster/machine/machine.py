@@ -43,6 +43,7 @@ from cluster.machine.outcome.sessions import Closed, Opened, Renewed, RenewedMan
 from cluster.machine.parked import Parked
 from cluster.machine.primitive import Handler, Primitive
 from cluster.machine.requests import Answers
+from cluster.machine.rooms import Rooms
 from cluster.machine.sessions import Session
 from cluster.machine.tasks import Tasks
 
@@ -60,6 +61,7 @@ class Counts(msgspec.Struct, frozen=True):
     waiters: int
     fifos: int
     fifo_tickets: int
+    rooms: int
     pools: int
     tasks: int
     pool_workers: int
@@ -88,8 +90,9 @@ class Machine:
         self.tokens = core.tokens
         self.locks = Locks(core)
         self.fifos = Fifos(core)
+        self.rooms = Rooms(core)
         self.tasks = Tasks(core)
-        self.primitives: tuple[Primitive, ...] = (self.locks, self.fifos, self.tasks)
+        self.primitives: tuple[Primitive, ...] = (self.locks, self.fifos, self.rooms, self.tasks)
         core.add(self.primitives)
         self.history = History()
         self._handlers: dict[type[Command], Handler] = {
@@ -191,6 +194,7 @@ class Machine:
             waiters=self.locks.waiters,
             fifos=len(self.fifos),
             fifo_tickets=self.fifos.tickets,
+            rooms=len(self.rooms),
             pools=len(self.tasks),
             tasks=self.tasks.tasks,
             pool_workers=self.tasks.workers,

@@ -28,6 +28,7 @@ import durationpy
 
 ENVIRONMENT_PREFIX = "COTERIE_"
 SECRET_LENGTH_MIN = 16
+ROOM_KEYS_MAX = 16
 REQUIRED = dataclasses.MISSING
 
 # Variables of ours that are no settings of a node: the command line's and those `coterie lock`
@@ -215,6 +216,23 @@ def parse_path(raw: object) -> Path:
     return Path(raw).expanduser()
 
 
+def parse_keys(raw: object) -> tuple[str, ...]:
+    """Keys separated by commas, or a list of them; the first is the one that signs."""
+    cure = f"use texts of {SECRET_LENGTH_MIN} characters or more, from a random source"
+    parts = raw.split(",") if _is_text(raw) else raw
+    if not isinstance(parts, (list, tuple)) or not all(_is_text(part) for part in parts):
+        raise ValueError(f"is no list of keys; {cure}")
+    keys = tuple(filter(None, (str(part).strip() for part in parts)))
+    if not 0 < len(keys) <= ROOM_KEYS_MAX:
+        raise ValueError(f"has {len(keys)} keys; give 1 to {ROOM_KEYS_MAX}")
+    if len(set(keys)) < len(keys):
+        raise ValueError("has a key twice; leave one out")
+    for place, key in enumerate(keys, 1):
+        if len(key) < SECRET_LENGTH_MIN:
+            raise ValueError(f"has a key (number {place}) of {len(key)} characters; {cure}")
+    return keys
+
+
 def parse_text(raw: object) -> str:
     """Any text that is not empty."""
     if not _is_text(raw) or not raw.strip():
@@ -330,6 +348,18 @@ class Config:
     secret_file: Path | None = field(
         default=None,
         metadata=about(parse_path, "FILE", "file that holds the secret", is_path=True),
+    )
+    # No flag, as above. Without any, every node derives the same key from the secret.
+    room_keys: tuple[str, ...] = field(
+        default=(),
+        repr=False,
+        metadata=about(
+            parse_keys,
+            "KEY,…",
+            "keys of waiting-room passes: the first signs, all are believed",
+            flag=None,
+            is_hidden=True,
+        ),
     )
     tls_cert: Path | None = field(
         default=None,
@@ -453,7 +483,8 @@ class Config:
     def _shown(self, entry: Setting) -> str:
         value = getattr(self, entry.key)
         if entry.is_hidden:
-            return f"(hidden, {len(value)} characters)" if value else ""
+            unit = "keys" if isinstance(value, tuple) else "characters"
+            return f"(hidden, {len(value)} {unit})" if value else ""
         if isinstance(value, Mapping):
             return ",".join(f"{node}={address}" for node, address in value.items())
         return "" if value is None else str(value)
@@ -517,6 +548,7 @@ def load(
         for key in sorted(set(table) - _BY_KEY.keys())
     )
     warnings.extend(_misspelt(environ))
+    warnings.extend(_exposed(table, file))
 
     values: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
@@ -696,6 +728,15 @@ def _read_table(file: Path, problems: list[str]) -> dict[str, object]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         problems.append(f'config: "{file}" is no TOML: {error}; correct that line')
     return {}
+
+
+def _exposed(table: Mapping[str, object], file: Path | None) -> list[str]:
+    """Warnings on secrets in a file that everybody may read."""
+    hidden = sorted(entry.key for entry in SETTINGS if entry.is_hidden and entry.key in table)
+    if not hidden or file is None or not file.stat().st_mode & 0o044:
+        return []
+    keys = ", ".join(hidden)
+    return [f'{keys}: "{file}" can be read by other users; chmod 600 it where this is not meant']
 
 
 def _misspelt(environ: Mapping[str, str]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cluster.gateway.server import NATIVE_ROUTES
 from tests.gateway.conftest import Api, MakeApi
 
 
@@ -64,18 +65,7 @@ async def test_the_document_describes_every_route(api: Api) -> None:
     assert got.headers["Content-Type"] == "application/json"
     document = got.body
     assert document["openapi"] == "3.1.0"
-    assert set(document["paths"]) == {
-        "/v1/sessions",
-        "/v1/sessions/keepalive",
-        "/v1/sessions/{session}",
-        "/v1/sessions/{session}/keepalive",
-        "/v1/locks",
-        "/v1/locks/{name}",
-        "/v1/locks/{name}/acquire",
-        "/v1/locks/{name}/release",
-        "/v1/locks/{name}/check",
-        "/v1/cluster",
-        "/v1/cluster/transfer",
+    assert set(document["paths"]) == {route.path for route in NATIVE_ROUTES} | {
         "/livez",
         "/readyz",
         "/metrics",
