@@ -8,78 +8,44 @@ granted, it is; compatible ones right behind it follow.
 
 A sharer that asks for the lock alone gets it (under a new token) only when nobody else holds or
 waits; otherwise it is refused even if it would wait: two sharers waiting for one another to leave
-would wait for ever.
+would wait for ever. (One that waited for it alone before it came to share it keeps waiting.)
+
+Several locks at once are asked for in `multilocks.py`. While somebody waits for this lock and for
+others, it may be free and have a queue; so free does not mean that nobody is before us.
 Source: Gray & Cheriton (leases); Chubby (sequencers); Courtois et al. (readers and writers).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
-from typing import Any, ClassVar
-
-from sortedcontainers import SortedList
+from itertools import chain, islice
+from typing import Any
 
 from cluster.machine import limits
 from cluster.machine.commands.base import Command, RequestId
 from cluster.machine.commands.locks import AcquireLock, ReleaseLock
 from cluster.machine.core import Core
 from cluster.machine.events import Event
-from cluster.machine.outcome.base import NotHolder, Outcome, QueueFull, Refusal, StaleToken
-from cluster.machine.outcome.locks import Granted, LockHeld, LockInfo, Released
+from cluster.machine.lockbook import (
+    KIND,
+    Grant,
+    Lock,
+    LockBook,
+    LockPlace,
+    MultiPlace,
+    is_alone,
+    is_compatible,
+    is_enough,
+    newest,
+    rank_of,
+)
+from cluster.machine.multilocks import MultiLocks, not_released
+from cluster.machine.outcome.base import Outcome, QueueFull, Refusal
+from cluster.machine.outcome.locks import Granted, LockHeld, LockInfo, LocksHeld, Released
 from cluster.machine.parked import Parked, Place
 from cluster.machine.primitive import Blocker, Check, Handler, Record, Table, Weighed
 from cluster.machine.restoring import Restoring, must
 from cluster.machine.sessions import Owned, Session
-
-KIND = "lock"
-
-
-class Grant:
-    """A lock held by one session since a time, under a token."""
-
-    __slots__ = ("session", "shared", "since_ms", "token")
-
-    def __init__(self, session: str, token: int, shared: bool, since_ms: int) -> None:
-        self.session = session
-        self.token = token
-        self.shared = shared
-        self.since_ms = since_ms
-
-
-class LockPlace(Place):
-    """A session's place in the queue of a lock."""
-
-    __slots__ = ("priority", "shared", "since_ms")
-
-    kind: ClassVar[str] = KIND
-    session: str
-
-    def __init__(
-        self, name: str, session: str, shared: bool, priority: int, arrival: int, since_ms: int
-    ) -> None:
-        super().__init__(name, session, arrival)
-        self.shared = shared
-        self.priority = priority
-        self.since_ms = since_ms
-
-
-class Lock:
-    """One lock that somebody holds.
-
-    Attributes:
-        holders: by token, in order of grant; more than one only when all are shared.
-        queue: (priority, arrival, place), sorted. Invariant: only while somebody holds.
-        places: by session; None until somebody has waited.
-    """
-
-    __slots__ = ("holders", "places", "queue")
-
-    def __init__(self) -> None:
-        self.holders: dict[int, Grant] = {}
-        self.queue: list[tuple[int, int, LockPlace]] = []
-        self.places: dict[str, LockPlace] | None = None
 
 
 class _GrantRecord(Record):
@@ -100,22 +66,19 @@ class _PlaceRecord(Record):
 
 
 class Locks:
-    """All locks that are held. A free lock leaves no trace.
-
-    Attributes:
-        waiters: in all queues.
-    """
+    """All locks that are held or waited for. A free lock leaves no trace."""
 
     kind = KIND
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._by_name: dict[str, Lock] = {}
-        self._names = SortedList()
-        self.waiters = 0
+        self._book = LockBook(core)
+        self._by_name = self._book.by_name
+        self._several = MultiLocks(core, self._book)
         self.handlers: Mapping[type[Command], Handler] = {
             AcquireLock: self.acquire,
             ReleaseLock: self.release,
+            **self._several.handlers,
         }
         self.timers: Mapping[int, Callable[[Any], None]] = {}
         self.checks: Mapping[type[Command], Check] = {
@@ -124,11 +87,17 @@ class Locks:
         }
         self.tables: tuple[Table, ...] = (
             Table("lock grants", _GrantRecord, self._dump_grants, self._load_grants),
+            self._several.table,
             Table("lock places", _PlaceRecord, self._dump_places, self._load_places),
         )
 
     def __len__(self) -> int:
         return len(self._by_name)
+
+    @property
+    def waiters(self) -> int:
+        """In all queues; one who waits for several locks counts in each."""
+        return self._book.waiters
 
     # Commands.
 
@@ -152,15 +121,15 @@ class Locks:
         if lock is None:
             if len(self._by_name) >= limits.LOCKS_MAX:
                 return QueueFull("locks", limits.LOCKS_MAX)
-            return self._grant(self._new(name), session, name, shared)
+            return self._book.grant(self._book.new(name), session, name, shared)
         if place is None:
-            rank = _rank(lock, command.priority, core.next_arrival())
-            if rank == 0 and _compatible(lock, shared):
-                return self._grant(lock, session, name, shared)
+            rank = rank_of(lock, command.priority, core.next_arrival())
+            if rank == 0 and is_compatible(lock, shared):
+                return self._book.grant(lock, session, name, shared)
         else:
-            rank = _rank(lock, place.priority, place.arrival)
+            rank = rank_of(lock, place.priority, place.arrival)
         if command.wait_ms <= 0:
-            return self._refusal(lock, name, session.id, rank)
+            return self._book.refusal(lock, name, session.id, rank)
         if core.is_full:
             return QueueFull("parked requests", limits.PARKED_MAX)
         if place is None:
@@ -169,7 +138,7 @@ class Locks:
             place = LockPlace(
                 name, session.id, shared, command.priority, core.next_arrival(), core.now_ms
             )
-            self._enter(lock, place, rank)
+            self._book.enter(lock, place)
         return core.park(place, command.wait_ms)
 
     def release(self, command: ReleaseLock, _: RequestId) -> Released | Refusal:
@@ -180,9 +149,9 @@ class Locks:
             return core.gone(command.session)
         thing = (KIND, name, "")
         if session.owned.get(thing) != token:
-            return self._not_released(name, session, token)
+            return not_released(self._by_name.get(name), name, session, token)
         del session.owned[thing]
-        self._take(name, token)
+        self._book.take(name, token)
         core.events.append(Event("released", KIND, name, session.id, token))
         return Released(name)
 
@@ -191,51 +160,62 @@ class Locks:
     def free(self, session: Session, thing: Owned, token: int) -> None:
         """The holder is gone."""
         name = thing[1]
-        self._take(name, token)
+        self._book.take(name, token)
         self._core.events.append(Event("lost", KIND, name, session.id, token))
 
     def leave(self, place: Place) -> None:
-        """Take a session's place out of the queue."""
-        name = place.name
-        lock = self._by_name[name]
+        """Take a session's place out of the queue, or out of all its queues."""
+        if isinstance(place, MultiPlace):
+            self._several.leave(place)
+            return
         assert isinstance(place, LockPlace)
-        assert lock.places is not None
-        del lock.places[place.session]
-        del lock.queue[_rank(lock, place.priority, place.arrival)]
-        self.waiters -= 1
-        self._core.unsettle(KIND, name)
+        self._book.remove(self._by_name[place.name], place)
+        self._core.unsettle(KIND, place.name)
 
     def settle(self, name: str) -> None:
         """Grant to the head of the queue, and to compatible ones right behind it."""
-        core, lock = self._core, self._by_name.get(name)
-        while lock is not None and lock.queue and _compatible(lock, lock.queue[0][2].shared):
+        core, book, lock = self._core, self._book, self._by_name.get(name)
+        while lock is not None and lock.queue:
             place = lock.queue[0][2]
+            if isinstance(place, MultiPlace):
+                if not self._several.may_go(place):
+                    break
+            elif not is_compatible(lock, place.shared) and not is_alone(lock, place.session):
+                break
             session = core.living(place.session)
             if session is None:
                 continue  # It took its place along.
-            assert lock.places is not None
-            del lock.places[place.session]
-            del lock.queue[0]
-            self.waiters -= 1
-            core.grant(place, self._grant(lock, session, name, place.shared))
+            if isinstance(place, MultiPlace):
+                self._several.serve(place, session)
+            else:
+                self._serve(lock, place, session)
+        if book.hopeful:
+            self._several.serve_hopeful()
         if lock is not None and not lock.holders and not lock.queue and name in self._by_name:
-            self._forget(name)
+            book.forget(name)
 
     def position(self, place: Place) -> int:
-        """Rank in the queue, from 1."""
+        """Rank in the queue, from 1; of several queues, the worst."""
+        if isinstance(place, MultiPlace):
+            return self._several.position(place)
         assert isinstance(place, LockPlace)
-        return _rank(self._by_name[place.name], place.priority, place.arrival) + 1
+        return rank_of(self._by_name[place.name], place.priority, place.arrival) + 1
 
-    def too_late(self, place: Place) -> LockHeld:
+    def too_late(self, place: Place) -> LockHeld | LocksHeld:
         """Who holds the lock, and where the session stood."""
+        if isinstance(place, MultiPlace):
+            return self._several.too_late(place)
         assert isinstance(place, LockPlace)
         lock = self._by_name[place.name]
-        rank = _rank(lock, place.priority, place.arrival)
-        return self._refusal(lock, place.name, place.session, rank)
+        rank = rank_of(lock, place.priority, place.arrival)
+        return self._book.refusal(lock, place.name, place.session, rank)
 
     def places(self) -> Iterator[Place]:
-        """By lock, in queue order."""
-        return (place for _, lock in self for _, _, place in lock.queue)
+        """By lock, in queue order; then those who wait for several."""
+        singles = (
+            place for _, lock in self for _, _, place in lock.queue if isinstance(place, LockPlace)
+        )
+        return chain(singles, self._several.places())
 
     def blockers(self, name: str, session: str, place: Place | None) -> Iterator[Blocker]:
         """All holders that are in the way, then all waiters before."""
@@ -248,7 +228,8 @@ class Locks:
         for position, (_, _, other) in enumerate(lock.queue, 1):
             if other is place:
                 return
-            yield Blocker(other.session, None, other.since_ms, position)
+            if other.session != session:
+                yield Blocker(other.session, None, other.since_ms, position)
 
     # Reading.
 
@@ -260,7 +241,7 @@ class Locks:
         lock = self._by_name.get(name)
         if lock is None or not lock.holders:
             return False, None
-        return token in lock.holders, _newest(lock)
+        return token in lock.holders, newest(lock)
 
     def info(self, name: str, now_ms: int) -> LockInfo:
         """A picture of one lock; empty when nobody holds it."""
@@ -276,7 +257,7 @@ class Locks:
             tuple(
                 (
                     place.session,
-                    place.shared,
+                    _mode(place, name),
                     place.priority,
                     max(0, now_ms - place.since_ms),
                     place.expires_in_ms(now_ms),
@@ -294,9 +275,9 @@ class Locks:
             after: name of the last one seen; it need not be held any more.
         """
         if after is not None and after >= prefix:
-            names = self._names.irange(minimum=after, inclusive=(False, True))
+            names = self._book.names.irange(minimum=after, inclusive=(False, True))
         else:
-            names = self._names.irange(minimum=prefix)
+            names = self._book.names.irange(minimum=prefix)
         pictures = []
         for name in islice(names, limit):
             if not name.startswith(prefix):
@@ -306,7 +287,7 @@ class Locks:
 
     def __iter__(self) -> Iterator[tuple[str, Lock]]:
         """By name."""
-        return ((name, self._by_name[name]) for name in self._names)
+        return iter(self._book)
 
     # How it is done.
 
@@ -318,15 +299,17 @@ class Locks:
             return Granted(name, session.id, token, grant.shared)
         if len(lock.holders) == 1 and not lock.queue:
             del lock.holders[token]
-            return self._grant(lock, session, name, False)
-        rank = _rank(lock, command.priority, self._core.next_arrival())
-        return self._refusal(lock, name, session.id, rank)
+            return self._book.grant(lock, session, name, False)
+        rank = rank_of(lock, command.priority, self._core.next_arrival())
+        return self._book.refusal(lock, name, session.id, rank)
 
-    def _not_released(self, name: str, session: Session, token: int) -> Refusal:
-        lock = self._by_name.get(name)
-        if lock is None or not lock.holders or token in lock.holders:
-            return NotHolder(name, session.id)
-        return StaleToken(name, token, _newest(lock))
+    def _serve(self, lock: Lock, place: LockPlace, session: Session) -> None:
+        book, name = self._book, place.name
+        book.remove(lock, place)
+        if (own := book.own(session, name)) is not None:
+            # A sharer that was first to ask for it alone, and is alone now.
+            del lock.holders[own.token]
+        self._core.grant(place, book.grant(lock, session, name, place.shared))
 
     def _would_refuse_to_grant(self, command: AcquireLock) -> Refusal | None:
         core, name = self._core, command.name
@@ -348,12 +331,12 @@ class Locks:
                 return QueueFull("locks", limits.LOCKS_MAX)
             return None
         if place is None:
-            rank = _rank(lock, command.priority, core.next_arrival())
-            if token is None and rank == 0 and _compatible(lock, command.shared):
+            rank = rank_of(lock, command.priority, core.next_arrival())
+            if token is None and rank == 0 and is_compatible(lock, command.shared):
                 return None
         else:
-            rank = _rank(lock, place.priority, place.arrival)
-        return self._refusal(lock, name, session.id, rank)
+            rank = rank_of(lock, place.priority, place.arrival)
+        return self._book.refusal(lock, name, session.id, rank)
 
     def _would_refuse_to_release(self, command: ReleaseLock) -> Refusal | None:
         session = self._core.sessions.get(command.session)
@@ -361,54 +344,8 @@ class Locks:
             return self._core.gone(command.session)
         if session.owned.get((KIND, command.name, "")) == command.token:
             return None
-        return self._not_released(command.name, session, command.token)
-
-    def _new(self, name: str) -> Lock:
-        self._by_name[name] = lock = Lock()
-        self._names.add(name)
-        return lock
-
-    def _forget(self, name: str) -> None:
-        del self._by_name[name]
-        self._names.remove(name)
-
-    def _take(self, name: str, token: int) -> None:
-        """Take a grant away. A lock that nobody is left for disappears."""
-        lock = self._by_name[name]
-        del lock.holders[token]
-        if lock.queue:
-            self._core.unsettle(KIND, name)
-        elif not lock.holders:
-            self._forget(name)
-
-    def _grant(self, lock: Lock, session: Session, name: str, shared: bool) -> Granted:
-        core = self._core
-        token = core.tokens.next()
-        lock.holders[token] = Grant(session.id, token, shared, core.now_ms)
-        session.took((KIND, name, ""), token)
-        core.events.append(Event("granted", KIND, name, session.id, token))
-        return Granted(name, session.id, token, shared)
-
-    def _enter(self, lock: Lock, place: LockPlace, rank: int) -> None:
-        if lock.places is None:
-            lock.places = {}
-        lock.places[place.session] = place
-        lock.queue.insert(rank, (place.priority, place.arrival, place))
-        self.waiters += 1
-
-    def _refusal(self, lock: Lock, name: str, session: str, rank: int) -> LockHeld:
-        """Why this session does not get the lock: who holds it, and where it would stand."""
-        others = (grant for grant in lock.holders.values() if grant.session != session)
-        holder = next(others, None)
-        waits = lock.places is not None and session in lock.places
-        return LockHeld(
-            name=name,
-            holder=None if holder is None else holder.session,
-            held_for_ms=0 if holder is None else self._core.now_ms - holder.since_ms,
-            holder_token=None if holder is None else holder.token,
-            queue_length=len(lock.queue) - waits,
-            position=rank + 1,
-        )
+        lock = self._by_name.get(command.name)
+        return not_released(lock, command.name, session, command.token)
 
     # Snapshots.
 
@@ -426,7 +363,7 @@ class Locks:
                 must(record.shared and not is_alone, "an exclusive lock has two holders")
                 lock = self._by_name[record.name]
             else:
-                lock = self._new(record.name)
+                lock = self._book.new(record.name)
             name, newest, is_alone = record.name, record.token, not record.shared
             restoring.own(record.session, (KIND, record.name, ""), record.token)
             lock.holders[record.token] = Grant(
@@ -436,6 +373,8 @@ class Locks:
     def _dump_places(self) -> Weighed:
         for name, lock in self:
             for _, _, place in lock.queue:
+                if isinstance(place, MultiPlace):
+                    continue
                 yield (
                     1,
                     [
@@ -449,7 +388,7 @@ class Locks:
                 )
 
     def _load_places(self, records: Iterable[_PlaceRecord], restoring: Restoring) -> None:
-        holders: dict[str, set[str]] = {}
+        holders: dict[str, dict[str, Grant]] = {}
         for record in records:
             place = LockPlace(
                 record.name,
@@ -465,33 +404,28 @@ class Locks:
                 "a session waits for a lock twice",
             )
             if record.name not in holders:
-                holders[record.name] = {grant.session for grant in lock.holders.values()}
+                holders[record.name] = {grant.session: grant for grant in lock.holders.values()}
             must(
-                record.session not in holders[record.name],
+                not is_enough(holders[record.name].get(record.session), record.shared),
                 "a session holds a lock and waits for it",
             )
-            self._enter(lock, place, _rank(lock, place.priority, place.arrival))
+            self._book.enter(lock, place)
             restoring.stand(place)
         for _, lock in self:
+            head = lock.queue[0][2] if lock.queue else None
             must(
-                not lock.queue or not _compatible(lock, lock.queue[0][2].shared),
+                not isinstance(head, LockPlace)
+                or not (is_compatible(lock, head.shared) or is_alone(lock, head.session)),
                 "a place was not granted when it could",
             )
+        self._several.verify()
+
+
+def _mode(place: LockPlace | MultiPlace, name: str) -> bool:
+    if isinstance(place, LockPlace):
+        return place.shared
+    return next(shared for own, shared, _ in place.lines if own == name)
 
 
 def _thing(command: AcquireLock | ReleaseLock) -> tuple[str, ...]:
     return KIND, command.name
-
-
-def _compatible(lock: Lock, shared: bool) -> bool:
-    """Whether one more holder of this mode fits. Holders are all shared, or one is alone."""
-    return not lock.holders or (shared and next(iter(lock.holders.values())).shared)
-
-
-def _newest(lock: Lock) -> int:
-    return next(reversed(lock.holders))
-
-
-def _rank(lock: Lock, priority: int, arrival: int) -> int:
-    """How many stand before (priority, arrival). A shorter tuple sorts before a longer one."""
-    return bisect_left(lock.queue, (priority, arrival))

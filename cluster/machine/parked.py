@@ -7,6 +7,7 @@ several requests share a wait when they came with the same Idempotency-Key.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 from cluster.machine.commands.base import RequestId
@@ -32,6 +33,19 @@ class Place:
         self.session = session
         self.arrival = arrival
         self.parked: dict[int, Parked] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All things waited for in this one place."""
+        return (self.name,)
+
+    def stands(self, position: Callable[[Place], int]) -> Iterator[tuple[str, int]]:
+        """Tell (name, position) for each thing waited for.
+
+        Args:
+            position: of a place with one thing, as its primitive counts.
+        """
+        yield self.name, position(self)
 
     def expires_in_ms(self, now_ms: int) -> int:
         """How long somebody will still wait here."""

@@ -173,7 +173,11 @@ class Sessions:
             expires_in_ms=max(0, session.deadline_ms - now_ms),
             token=session.token,
             holds=tuple((*thing, token) for thing, token in session.owned.items()),
-            waits=tuple((place.kind, place.name, self._position(place)) for place in places),
+            waits=tuple(
+                (place.kind, name, position)
+                for place in places
+                for name, position in place.stands(self._position)
+            ),
         )
 
 

@@ -125,12 +125,20 @@ def _check_texts(command: Command) -> None:
     for get in _TEXTS[type(command)]:
         name = get(command)
         # Plain ASCII is nearly every name; the type has bounded its length already.
-        if name is None or (name.isascii() and name.isprintable()):
-            continue
-        if len(name.encode()) > limits.NAME_BYTES_MAX:
-            raise WireError(f"a name of more than {limits.NAME_BYTES_MAX} bytes of UTF-8")
-        if _CONTROL.search(name):
-            raise WireError("control characters are not allowed in a name")
+        if name is not None and not (name.isascii() and name.isprintable()):
+            _check_text(name)
+    if type(command) in _HAS_TEXTS_INSIDE:
+        for name in command.texts_inside():
+            _check_text(name)
+
+
+def _check_text(name: str) -> None:
+    if name.isascii() and name.isprintable():
+        return
+    if len(name.encode()) > limits.NAME_BYTES_MAX:
+        raise WireError(f"a name of more than {limits.NAME_BYTES_MAX} bytes of UTF-8")
+    if _CONTROL.search(name):
+        raise WireError("control characters are not allowed in a name")
 
 
 def _head_of(kind: type[Command]) -> bytes:
@@ -141,6 +149,9 @@ def _head_of(kind: type[Command]) -> bytes:
 _TEXTS: dict[type[Command], tuple[Callable[[Command], str | None], ...]] = {
     kind: tuple(attrgetter(field) for field in kind.texts) for kind in MACHINE_COMMANDS
 }
+_HAS_TEXTS_INSIDE = frozenset(
+    kind for kind in MACHINE_COMMANDS if kind.texts_inside is not Command.texts_inside
+)
 _HEADS = {kind: _head_of(kind) for kind in MACHINE_COMMANDS}
 _SMALL = [bytes([number]) for number in range(24)]
 _TEXT_HEADS = [bytes([0x60 + n] if n < 24 else [0x78, n]) for n in range(256)]

@@ -6,6 +6,7 @@ sense where it is applied; it never carries a clock reading, only lengths of tim
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, ClassVar, NamedTuple
 
 import msgspec
@@ -35,6 +36,10 @@ class Command(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     """
 
     texts: ClassVar[tuple[str, ...]] = ()
+
+    def texts_inside(self) -> Iterable[str]:
+        """Names that stand deeper, in lists: they are bounded in the same way."""
+        return ()
 
 
 class Abandon(Command, frozen=True, tag=7):

@@ -1,6 +1,6 @@
 """Outcomes and pictures of locks.
 
-RULE: values only; see `base.py`.
+RULE: values only; see `base.py`. Numbers 7, 9, 10 and 30 to 39.
 """
 
 from __future__ import annotations
@@ -44,6 +44,31 @@ class Released(Outcome, frozen=True, tag=10):
     name: str
 
 
+class GrantedMany(Outcome, frozen=True, tag=30):
+    """Several locks are held by `session`. `locks`: (name, token, shared), rising by name."""
+
+    locks: tuple[tuple[str, int, bool], ...]
+    session: str
+
+
+class LocksHeld(Refusal, frozen=True, tag=31):
+    """One of several locks is not to be had now, so none of them was given.
+
+    Attributes:
+        first: about the first of them by name that is in the way.
+        blocked: all that are in the way.
+    """
+
+    first: LockHeld
+    blocked: tuple[str, ...]
+
+
+class ReleasedMany(Outcome, frozen=True, tag=32):
+    """The locks were given back; `names` are rising."""
+
+    names: tuple[str, ...]
+
+
 class LockInfo(msgspec.Struct, frozen=True):
     """A read-only picture of one lock, made for GET and list.
 
@@ -57,4 +82,11 @@ class LockInfo(msgspec.Struct, frozen=True):
     waiters: tuple[tuple[str, bool, int, int, int], ...]
 
 
-OUTCOMES: tuple[type[Outcome], ...] = (Granted, LockHeld, Released)
+OUTCOMES: tuple[type[Outcome], ...] = (
+    Granted,
+    LockHeld,
+    Released,
+    GrantedMany,
+    LocksHeld,
+    ReleasedMany,
+)
