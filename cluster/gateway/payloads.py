@@ -12,37 +12,20 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Any, Final
+from typing import Final
 
-import msgspec
-
-from cluster.gateway.replies import Octets, Problem
+from cluster.gateway.replies import Octets, OptionalPayload, Payload, Problem, from_bytes
 from cluster.gateway.requests import bad_request
 
-_BASE64_FORM: Final = {
-    "type": "object",
-    "properties": {"base64": {"type": "string", "contentEncoding": "base64"}},
-    "required": ["base64"],
-    "additionalProperties": False,
-}
-
-Payload = Annotated[
-    Any,
-    msgspec.Meta(
-        description='text, or {"base64": "…"} for bytes; in CBOR also a byte string',
-        extra_json_schema={"anyOf": [{"type": "string"}, _BASE64_FORM]},
-    ),
+__all__ = [
+    "JSON_PER_BYTE_MAX",
+    "Octets",
+    "OptionalPayload",
+    "Payload",
+    "from_bytes",
+    "to_bytes",
+    "to_optional_bytes",
 ]
-"""In a body as it came, before `to_bytes`; in an answer what `from_bytes` made."""
-
-OptionalPayload = Annotated[
-    Any,
-    msgspec.Meta(
-        description='text, {"base64": "…"} for bytes (in CBOR also a byte string), or null',
-        extra_json_schema={"anyOf": [{"type": ["string", "null"]}, _BASE64_FORM]},
-    ),
-]
-"""A Payload that may be null (None)."""
 
 JSON_PER_BYTE_MAX: Final = 6
 """No JSON form of a payload is longer than this many times its bytes: a control character is
@@ -88,18 +71,6 @@ def to_optional_bytes(
         Problem: as `to_bytes`.
     """
     return (None, False) if payload is None else to_bytes(payload, field, bytes_max)
-
-
-def from_bytes(data: bytes | None, is_text: bool) -> str | Octets | None:
-    """Return what stands for a payload in the body of an answer.
-
-    Args:
-        data: as the machine keeps it; None comes back as None.
-        is_text: it came as text, so it is UTF-8.
-    """
-    if data is None:
-        return None
-    return data.decode() if is_text else Octets(data)
 
 
 def _from_base64(text: object, field: str) -> bytes:

@@ -44,8 +44,10 @@ from cluster.machine.parked import Parked
 from cluster.machine.primitive import Handler, Primitive
 from cluster.machine.requests import Answers
 from cluster.machine.rooms import Rooms
+from cluster.machine.semaphores import Semaphores
 from cluster.machine.sessions import Session
 from cluster.machine.tasks import Tasks
+from cluster.machine.tickets import Tickets
 
 _VOID = Void()
 _UNDECODABLE = Undecodable()
@@ -59,6 +61,14 @@ class Counts(msgspec.Struct, frozen=True):
     sessions: int
     locks: int
     waiters: int
+    semaphores: int
+    semaphore_grants: int
+    semaphore_waiters: int
+    resources: int
+    tickets: int
+    ticket_claims: int
+    ticket_waiters: int
+    ticket_bytes: int
     fifos: int
     fifo_tickets: int
     rooms: int
@@ -89,10 +99,19 @@ class Machine:
         self.deadlines = core.deadlines
         self.tokens = core.tokens
         self.locks = Locks(core)
+        self.semaphores = Semaphores(core)
+        self.tickets = Tickets(core)
         self.fifos = Fifos(core)
         self.rooms = Rooms(core)
         self.tasks = Tasks(core)
-        self.primitives: tuple[Primitive, ...] = (self.locks, self.fifos, self.rooms, self.tasks)
+        self.primitives: tuple[Primitive, ...] = (
+            self.locks,
+            self.semaphores,
+            self.tickets,
+            self.fifos,
+            self.rooms,
+            self.tasks,
+        )
         core.add(self.primitives)
         self.history = History()
         self._handlers: dict[type[Command], Handler] = {
@@ -192,6 +211,14 @@ class Machine:
             sessions=len(self.sessions),
             locks=len(self.locks),
             waiters=self.locks.waiters,
+            semaphores=len(self.semaphores),
+            semaphore_grants=self.semaphores.grants,
+            semaphore_waiters=self.semaphores.waiters,
+            resources=len(self.tickets),
+            tickets=self.tickets.tickets,
+            ticket_claims=self.tickets.claims,
+            ticket_waiters=self.tickets.waiters,
+            ticket_bytes=self.tickets.data_bytes,
             fifos=len(self.fifos),
             fifo_tickets=self.fifos.tickets,
             rooms=len(self.rooms),

@@ -31,7 +31,6 @@ from cluster.gateway.replies.base import (
     PROBLEM_JSON,
     Answer,
     Ms,
-    Octets,
     Problem,
     Reply,
     Token,
@@ -42,6 +41,7 @@ from cluster.gateway.replies.base import (
 )
 from cluster.gateway.replies.kinds import CLUSTER_CODES, COMMON_CODES, KINDS, Kind
 from cluster.gateway.replies.locks import LockGranted, LockReleased
+from cluster.gateway.replies.payloads import Octets, OptionalPayload, Payload, from_bytes
 from cluster.gateway.replies.sessions import SessionOpened, SessionRenewed, SessionsRenewed
 from cluster.machine.outcome import Outcome
 
@@ -61,6 +61,8 @@ __all__ = [
     "LockReleased",
     "Ms",
     "Octets",
+    "OptionalPayload",
+    "Payload",
     "Problem",
     "Reply",
     "SessionOpened",
@@ -68,6 +70,7 @@ __all__ = [
     "SessionsRenewed",
     "Token",
     "encode",
+    "from_bytes",
     "from_error",
     "from_outcome",
     "session_expired",

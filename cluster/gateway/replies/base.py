@@ -14,6 +14,7 @@ import msgspec
 
 from cluster.errors import CoterieError, Refused
 from cluster.gateway.replies.kinds import KINDS
+from cluster.gateway.replies.payloads import Octets
 from cluster.machine import outcome as outcomes
 from cluster.wire import cbor
 
@@ -26,15 +27,6 @@ TYPE_PREFIX: Final = "urn:coterie:problem:"
 
 Token = Annotated[int, msgspec.Meta(ge=0, le=2**62, description="fencing token")]
 Ms = Annotated[int, msgspec.Meta(description="milliseconds")]
-
-
-class Octets:
-    """Bytes in the body of an answer: a byte string in CBOR, `{"base64": "…"}` in JSON."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
 
 
 class Answer(NamedTuple):

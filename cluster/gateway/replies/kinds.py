@@ -40,6 +40,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "request_timeout": Kind(408, "The request came too slowly", True, True),
     "lock_held": Kind(409, "The lock is held", True, True),
     "semaphore_full": Kind(409, "The semaphore has not enough units free", True, True),
+    "semaphore_too_small": Kind(409, "The semaphore has not so many units", False, True),
+    "semaphore_in_use": Kind(409, "The semaphore is held or waited for", True, True),
     "no_ticket_free": Kind(409, "No ticket is free", True, True),
     "not_issuer": Kind(409, "Another session issued it", False, True),
     "fifo_exists": Kind(409, "There is such a fifo, with other settings", False, True),

@@ -1,0 +1,56 @@
+"""Payloads in answers: bytes of the client's own, as JSON and CBOR can carry them.
+
+RULE: values only. How they come in is in `gateway/payloads.py`, which explains them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+
+_BASE64_FORM: Final = {
+    "type": "object",
+    "properties": {"base64": {"type": "string", "contentEncoding": "base64"}},
+    "required": ["base64"],
+    "additionalProperties": False,
+}
+
+Payload = Annotated[
+    Any,
+    msgspec.Meta(
+        description='text, or {"base64": "…"} for bytes; in CBOR also a byte string',
+        extra_json_schema={"anyOf": [{"type": "string"}, _BASE64_FORM]},
+    ),
+]
+"""In a body as it came, before `to_bytes`; in an answer what `from_bytes` made."""
+
+OptionalPayload = Annotated[
+    Any,
+    msgspec.Meta(
+        description='text, {"base64": "…"} for bytes (in CBOR also a byte string), or null',
+        extra_json_schema={"anyOf": [{"type": ["string", "null"]}, _BASE64_FORM]},
+    ),
+]
+"""A Payload that may be null (None)."""
+
+
+class Octets:
+    """Bytes in the body of an answer: a byte string in CBOR, `{"base64": "…"}` in JSON."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+def from_bytes(data: bytes | None, is_text: bool) -> str | Octets | None:
+    """Return what stands for a payload in the body of an answer.
+
+    Args:
+        data: as the machine keeps it; None comes back as None.
+        is_text: it came as text, so it is UTF-8.
+    """
+    if data is None:
+        return None
+    return data.decode() if is_text else Octets(data)
