@@ -34,6 +34,9 @@ JOB_BODY_BYTES_MAX = 1024 * 1024
 """Of one job. The gateway allows less."""
 
 JOB_KEY_LENGTH_MAX = 1024
+JOB_LENGTH_MS_MAX = 2**42
+"""Longest delay, TTR or pause: 139 years."""
+
 JOB_TTR_MS_MIN = 1_000
 """As in beanstalkd, where a TTR of 0 is one second."""
 

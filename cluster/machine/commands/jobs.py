@@ -12,6 +12,8 @@ import msgspec
 from cluster.machine import limits
 from cluster.machine.commands.base import Command, Count, LengthMs, Name, Priority, SessionId
 
+# Longer than other lengths: beanstalkd's clients have 32 bits of seconds for theirs.
+JobLengthMs = Annotated[int, msgspec.Meta(ge=0, le=limits.JOB_LENGTH_MS_MAX)]
 JobId = Annotated[int, msgspec.Meta(ge=1, le=2**62)]
 JobKey = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.JOB_KEY_LENGTH_MAX)]
 JobBody = Annotated[bytes, msgspec.Meta(max_length=limits.JOB_BODY_BYTES_MAX)]
@@ -50,8 +52,8 @@ class PutJob(Command, frozen=True, tag=80):
     body: JobBody
     is_text: bool = False
     priority: Priority = 0
-    delay_ms: LengthMs = 0
-    ttr_ms: LengthMs = 60_000
+    delay_ms: JobLengthMs = 0
+    ttr_ms: JobLengthMs = 60_000
     key: JobKey | None = None
     dead_letter: DeadLetter | None = None
     by_due: bool = False
@@ -90,7 +92,7 @@ class ReleaseJob(Command, frozen=True, tag=84):
     job: JobId
     token: Count
     priority: Priority | None = None
-    delay_ms: LengthMs = 0
+    delay_ms: JobLengthMs = 0
 
 
 class BuryJob(Command, frozen=True, tag=85):
@@ -144,7 +146,7 @@ class PauseTube(Command, frozen=True, tag=91):
     texts: ClassVar[tuple[str, ...]] = ("tube",)
 
     tube: Name
-    for_ms: LengthMs
+    for_ms: JobLengthMs
 
 
 class ReturnJob(Command, frozen=True, tag=92):
