@@ -28,6 +28,7 @@ from cluster.machine.core import Core
 from cluster.machine.deadlines import SESSION_ENDS, WAIT_ENDS
 from cluster.machine.events import Event, History
 from cluster.machine.fifos import Fifos
+from cluster.machine.jobs import Jobs
 from cluster.machine.locks import Locks
 from cluster.machine.outcome.base import (
     Abandoned,
@@ -48,6 +49,7 @@ from cluster.machine.semaphores import Semaphores
 from cluster.machine.sessions import Session
 from cluster.machine.tasks import Tasks
 from cluster.machine.tickets import Tickets
+from cluster.machine.tubes import DELAYED, RESERVED
 
 _VOID = Void()
 _UNDECODABLE = Undecodable()
@@ -72,6 +74,12 @@ class Counts(msgspec.Struct, frozen=True):
     fifos: int
     fifo_tickets: int
     rooms: int
+    jobs: int
+    job_bytes: int
+    jobs_delayed: int
+    jobs_reserved: int
+    tubes: int
+    tube_waiters: int
     pools: int
     tasks: int
     pool_workers: int
@@ -103,6 +111,7 @@ class Machine:
         self.tickets = Tickets(core)
         self.fifos = Fifos(core)
         self.rooms = Rooms(core)
+        self.jobs = Jobs(core)
         self.tasks = Tasks(core)
         self.primitives: tuple[Primitive, ...] = (
             self.locks,
@@ -110,6 +119,7 @@ class Machine:
             self.tickets,
             self.fifos,
             self.rooms,
+            self.jobs,
             self.tasks,
         )
         core.add(self.primitives)
@@ -222,6 +232,12 @@ class Machine:
             fifos=len(self.fifos),
             fifo_tickets=self.fifos.tickets,
             rooms=len(self.rooms),
+            jobs=len(self.jobs),
+            job_bytes=self.jobs.stock.bytes,
+            jobs_delayed=self.jobs.stock.counts[DELAYED],
+            jobs_reserved=self.jobs.stock.counts[RESERVED],
+            tubes=len(self.jobs.stock.tubes),
+            tube_waiters=self.jobs.stock.waiters,
             pools=len(self.tasks),
             tasks=self.tasks.tasks,
             pool_workers=self.tasks.workers,

@@ -32,7 +32,6 @@ KINDS: Final[Mapping[str, Kind]] = {
     "ticket_not_found": Kind(404, "No such ticket", False, True),
     "fifo_not_found": Kind(404, "No such fifo", False, True),
     "room_not_found": Kind(404, "No such waiting room", False, True),
-    "tube_not_found": Kind(404, "No such tube", False, True),
     "job_not_found": Kind(404, "No such job", False, True),
     "pool_not_found": Kind(404, "No such pool", False, True),
     "task_not_found": Kind(404, "No such task", False, True),
