@@ -25,7 +25,7 @@ from cluster.gateway.passes import derived_key
 from cluster.gateway.server import Gateway, GatewaySettings
 from cluster.node.config import Config
 from cluster.node.driver import Driver
-from cluster.node.node import NodeSettings
+from cluster.node.settings import NodeSettings
 from cluster.replication.disk import DiskLocked, OsDisk
 from cluster.replication.engine import EngineSettings, check_library
 from cluster.replication.guard import EngineFault

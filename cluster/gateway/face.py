@@ -10,8 +10,9 @@ from typing import Protocol
 
 from cluster.machine.commands import Command
 from cluster.machine.machine import Machine
-from cluster.node.node import ClusterStatus, Counters
+from cluster.node.peers import ClusterStatus
 from cluster.node.pending import OnReply
+from cluster.node.settings import Counters
 
 
 class NodeFace(Protocol):

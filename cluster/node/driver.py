@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from cluster.node import clock
-from cluster.node.node import Node, NodeSettings
+from cluster.node.node import Node
+from cluster.node.settings import NodeSettings
 from cluster.replication.disk import Disk
 from cluster.replication.identity import Identity
 from cluster.replication.snapshots import Dumper, SnapshotStore

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import cast
 
 from cluster import errors
@@ -18,9 +17,12 @@ from cluster.machine.machine import Machine
 from cluster.machine.outcome import Outcome, Queued, Void
 from cluster.node.batcher import Batcher
 from cluster.node.clock import ClusterClock
+from cluster.node.peers import ClusterStatus, NodeStatus, Peers
 from cluster.node.pending import Answered, Failed, OnReply, Pending, Waiting
+from cluster.node.reads import Reads
+from cluster.node.settings import Counters, NodeSettings
 from cluster.replication.disk import Disk
-from cluster.replication.engine import Engine, EngineSettings
+from cluster.replication.engine import Engine
 from cluster.replication.engine import Outcome as ProposalOutcome
 from cluster.replication.identity import Identity
 from cluster.replication.journal import Journal
@@ -41,102 +43,6 @@ from cluster.wire.frames import (
 )
 
 _FORWARD_BYTES_MAX = 1 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeSettings:
-    """What a node must know. Lengths of time in seconds.
-
-    Attributes:
-        peers: names of the other members.
-        http: address of our HTTP API as clients see it.
-        fronts: address of every compatible front this node serves, by name.
-        round_every: at the most between two rounds.
-        sweep_every: how often requests under way are looked over.
-        resend_after: a request without an answer for so long is sent again, under the same id.
-        no_leader_after: how long a request waits for a leader to appear.
-        status_every: between two words about ourselves to our peers.
-    """
-
-    node: str
-    peers: tuple[str, ...]
-    http: str = ""
-    version: str = ""
-    fronts: dict[str, str] = field(default_factory=dict)
-    engine: EngineSettings = field(default_factory=EngineSettings)
-    segment_bytes: int = 64 << 20
-    pending_max: int = 20_000
-    queue_requests_max: int = 50_000
-    queue_bytes_max: int = 64 << 20
-    round_every: float = 0.02
-    sweep_every: float = 0.1
-    resend_after: float = 1.0
-    no_leader_after: float = 2.5
-    status_every: float = 0.5
-
-
-@dataclass(slots=True)
-class Counters:
-    """What has happened since the start; only ever rising."""
-
-    rounds: int = 0
-    entries_sealed: int = 0
-    commands_sealed: int = 0
-    entries_applied: int = 0
-    commands_applied: int = 0
-    commands_taken: int = 0
-    commands_forwarded: int = 0
-    commands_resent: int = 0
-    reads: int = 0
-    frames_refused: int = 0
-    leader_changes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class NodeStatus:
-    """One member as we know it. `state` is leader, follower, candidate or unreachable."""
-
-    id: str
-    http: str
-    state: str
-    applied: int
-    lag: int
-    connected: bool
-    last_heard_ms: int | None
-    digest: str
-    version: str
-    fronts: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterStatus:
-    """The cluster as this node knows it."""
-
-    cluster: str
-    node: str
-    leader: str | None
-    term: int
-    commit: int
-    applied: int
-    digest: str
-    role: str
-    ready: bool
-    why_not_ready: str | None
-    stale_ms: int
-    nodes: tuple[NodeStatus, ...]
-
-
-@dataclass(slots=True)
-class _Read:
-    on_ready: OnReply
-    deadline: float
-    index: int | None = None
-
-
-@dataclass(slots=True)
-class _Heard:
-    status: Status | None = None
-    at: float = float("-inf")
 
 
 class Node:
@@ -187,16 +93,12 @@ class Node:
         )
         self._inbox: list[tuple[str, bytes]] = []
         self._fresh: list[int] = []
-        self._reads: list[_Read] = []
-        # By the number of the question: when it was asked, and who waits for its answer.
-        self._reads_asked: dict[int, tuple[float, list[_Read]]] = {}
-        self._reads_confirmed: list[_Read] = []
+        self._reads = Reads()
+        self._peers = Peers(settings.peers, fresh_for=2 * settings.status_every)
         # No two lives use the same numbers: an answer to a former one names an index that is too old.
         self._next_question = (identity.boot << 32) + 1
         self._transfers: dict[int, tuple[OnReply, float]] = {}
         self._handed_over: list[tuple[OnReply, float]] = []
-        self._heard = {peer: _Heard() for peer in settings.peers}
-        self._connected: set[str] = set()
         self._anchor_due = False
         now = clock()
         self._sweep_at = now
@@ -279,7 +181,7 @@ class Node:
     def read(self, on_ready: OnReply, *, timeout_ms: int = 10_000) -> None:
         """Call `on_ready` once the local state holds all that was acknowledged before this call."""
         self.counters.reads += 1
-        self._reads.append(_Read(on_ready, self._clock() + timeout_ms / 1000))
+        self._reads.add(on_ready, self._clock() + timeout_ms / 1000)
         self._wake()
 
     def transfer(self, to: str | None, on_reply: OnReply) -> None:
@@ -344,7 +246,7 @@ class Node:
             version=self.settings.version,
             fronts=self.settings.fronts,
         )
-        nodes = [here, *(self._peer_status(peer, now) for peer in self.settings.peers)]
+        peers = self._peers.statuses(now, leader=engine.leader, commit_index=engine.commit_index)
         return ClusterStatus(
             cluster=self.identity.cluster,
             node=self.settings.node,
@@ -357,22 +259,23 @@ class Node:
             ready=why is None,
             why_not_ready=why,
             stale_ms=self.stale_ms(),
-            nodes=tuple(sorted(nodes, key=lambda node: node.id)),
+            nodes=tuple(sorted([here, *peers], key=lambda node: node.id)),
         )
 
     def stale_ms(self) -> int:
         """How old the local state may be: since we last heard a leader; 0 on the leader."""
         if self.engine.is_leader:
             return 0
-        leader = self.engine.leader
-        heard_at = self._heard[leader].at if leader in self._heard else self._leader_lost_at
+        heard_at = self._peers.heard_at(self.engine.leader)
+        if heard_at is None:
+            heard_at = self._leader_lost_at
         return max(0, int((self._clock() - heard_at) * 1000))
 
     # ---- the driver's side
 
     def connected(self, peer: str) -> None:
         """Our outbound stream to `peer` is up: what may have been lost is sent again."""
-        self._connected.add(peer)
+        self._peers.connect(peer)
         self.engine.connected(peer)
         if peer == self.engine.leader:
             self._send_unresolved(self._clock())
@@ -382,7 +285,7 @@ class Node:
 
     def disconnected(self, peer: str) -> None:
         """Our outbound stream to `peer` is gone."""
-        self._connected.discard(peer)
+        self._peers.disconnect(peer)
         self.engine.disconnected(peer)
 
     def receive(self, peer: str, frame: bytes) -> None:
@@ -419,14 +322,14 @@ class Node:
             self._sweep(now)
         if self._fresh:
             self._send_fresh(now)
-        if self._reads:
+        if self._reads.has_new:
             self._start_reads(now)
         if self.engine.tick_wanted or now >= self._tick_at or self._has_payload(now):
             self._tick_at = now + self.settings.round_every
             self.engine.tick()
             self._follow_leadership(now)
-        if self._reads_confirmed:
-            self._serve_reads()
+        if self._reads.has_confirmed:
+            self._reads.serve(self.engine.applied_index)
         return self.engine.begin_flush(self._send_frame, self._push)
 
     def end_round(self) -> float:
@@ -442,12 +345,7 @@ class Node:
         error = errors.ShuttingDown("this node stopped before the answer came", definite=False)
         for seq in dict(self._pending.items()):
             self._fail(seq, error)
-        reads = [*self._reads, *self._reads_confirmed]
-        for _, asked in self._reads_asked.values():
-            reads.extend(asked)
-        for read in reads:
-            read.on_ready(Failed(errors.ShuttingDown("this node stopped before the read")))
-        self._reads, self._reads_confirmed, self._reads_asked = [], [], {}
+        self._reads.close()
 
     # ---- what the engine drives
 
@@ -606,7 +504,7 @@ class Node:
             self._status_at = now
             if engine.leader is not None:
                 self._settle_handover()
-                self._reask_reads()
+                self._reads.ask_again()
                 self._send_unresolved(now)
         if not self._cluster_clock.leads and engine.is_settled_leader:
             self._begin_to_lead(now)
@@ -643,7 +541,8 @@ class Node:
         if again:
             self.counters.commands_resent += len(again)
             self._hand_over(again, now)
-        self._sweep_reads(now)
+        is_lost = leader is None and now - self._leader_lost_at >= settings.no_leader_after
+        self._reads.sweep(now, _no_leader(None) if is_lost else None)
         for question, (on_reply, deadline) in list(self._transfers.items()):
             if now >= deadline:
                 del self._transfers[question]
@@ -660,62 +559,13 @@ class Node:
         leader = self.engine.leader
         if leader is None or not (self.engine.is_settled_leader or leader != self.settings.node):
             return
-        reads, self._reads = self._reads, []
+        reads = self._reads.take_new()
         if leader == self.settings.node:
-            self.engine.read_index(lambda index: self._on_read_index(reads, index))
+            self.engine.read_index(lambda index: self._reads.confirm(reads, index))
         else:
             question = self._ask()
-            self._reads_asked[question] = now, reads
+            self._reads.ask(question, reads, now)
             self._send(leader, ReadRequest(question))
-
-    def _on_read_index(self, reads: list[_Read], index: int | None) -> None:
-        if index is None:
-            self._reads.extend(reads)
-            return
-        for read in reads:
-            read.index = index
-        self._reads_confirmed.extend(reads)
-
-    def _serve_reads(self) -> None:
-        applied = self.engine.applied_index
-        ready = [r for r in self._reads_confirmed if r.index is not None and r.index <= applied]
-        if ready:
-            self._reads_confirmed = [
-                r for r in self._reads_confirmed if r.index is None or r.index > applied
-            ]
-            for read in ready:
-                read.on_ready(Answered(None, applied))
-
-    def _reask_reads(self, asked_by: float = float("inf")) -> None:
-        """Ask anew what was asked until then and has no answer."""
-        for question, (at, reads) in list(self._reads_asked.items()):
-            if at <= asked_by:
-                self._reads.extend(reads)
-                del self._reads_asked[question]
-
-    def _sweep_reads(self, now: float) -> None:
-        # Each by its own age: where reads keep coming, the last question is always a young one.
-        self._reask_reads(now - 0.3)
-        no_leader = self.engine.leader is None
-        lost_at, after = self._leader_lost_at, self.settings.no_leader_after
-
-        def keep(read: _Read) -> bool:
-            if now >= read.deadline:
-                read.on_ready(Failed(errors.Timeout("no answer in time", definite=True)))
-            elif no_leader and now - lost_at >= after:
-                read.on_ready(Failed(_no_leader(None)))
-            else:
-                return True
-            return False
-
-        self._reads = [read for read in self._reads if keep(read)]
-        self._reads_confirmed = [read for read in self._reads_confirmed if keep(read)]
-        for question, (at, reads) in list(self._reads_asked.items()):
-            kept = [read for read in reads if keep(read)]
-            if kept:
-                self._reads_asked[question] = at, kept
-            else:
-                del self._reads_asked[question]
 
     # ---- hand-over
 
@@ -756,8 +606,7 @@ class Node:
     # ---- from peers
 
     def _on_frame(self, peer: str, frame: bytes, now: float) -> None:
-        heard = self._heard.get(peer)
-        if heard is None:
+        if peer not in self._peers:
             return
         try:
             message = frames.decode(frame)
@@ -765,7 +614,7 @@ class Node:
             # An authenticated peer of another version, or a bug: its message is void, not ours.
             self.counters.frames_refused += 1
             return
-        heard.at = now
+        self._peers.hear(peer, now)
         handler = _HANDLERS.get(type(message))
         if handler is not None:
             handler(self, peer, message, now)
@@ -794,11 +643,11 @@ class Node:
 
     def _on_read_answer(self, peer: str, answer: ReadAnswer, now: float) -> None:
         # A node that leads no longer says None: the sweep asks again, by then perhaps another.
-        if answer.index is not None and answer.id in self._reads_asked:
-            self._on_read_index(self._reads_asked.pop(answer.id)[1], answer.index)
+        if answer.index is not None:
+            self._reads.answer(answer.id, answer.index)
 
     def _on_status(self, peer: str, status: Status, now: float) -> None:
-        self._heard[peer].status = status
+        self._peers.note(peer, status)
         if status.role == "leader" and status.term == self.engine.term:
             self._cluster_clock.hear(now, term=status.term, leader_ms=status.now_ms)
 
@@ -811,7 +660,7 @@ class Node:
 
     def _tell_peers(self, now: float) -> None:
         self._status_at = now + self.settings.status_every
-        for peer in sorted(self._connected):
+        for peer in self._peers.connected:
             self._send_status(peer)
 
     def _send_status(self, peer: str) -> None:
@@ -835,32 +684,6 @@ class Node:
 
     # ---- status
 
-    def _peer_status(self, peer: str, now: float) -> NodeStatus:
-        heard = self._heard[peer]
-        status = heard.status
-        is_fresh = peer in self._connected and now - heard.at < 2 * self.settings.status_every
-        applied = 0 if status is None else status.applied_index
-        if not is_fresh:
-            state = "unreachable"
-        elif peer == self.engine.leader:
-            state = "leader"
-        elif status is None or status.role == "leader":
-            state = "follower"
-        else:
-            state = status.role
-        return NodeStatus(
-            id=peer,
-            http="" if status is None else status.http,
-            state=state,
-            applied=applied,
-            lag=max(0, self.engine.commit_index - applied),
-            connected=peer in self._connected,
-            last_heard_ms=None if heard.at == float("-inf") else int((now - heard.at) * 1000),
-            digest="" if status is None else status.digest,
-            version="" if status is None else status.version,
-            fronts={} if status is None else status.fronts,
-        )
-
     def _why_not_ready(self) -> str | None:
         engine = self.engine
         if self.draining:
@@ -872,7 +695,7 @@ class Node:
         lag = engine.commit_index - engine.applied_index
         if lag > 10_000:
             return f"{lag} entries behind"
-        if not engine.is_leader and engine.leader not in self._connected:
+        if not engine.is_leader and not self._peers.is_connected(engine.leader):
             return "the leader is not reachable"
         return None
 

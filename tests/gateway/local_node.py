@@ -14,8 +14,9 @@ from cluster.errors import CoterieError, NoLeader
 from cluster.machine.commands import Abandon, Batch, Command, Group, Origin, Request
 from cluster.machine.machine import Machine
 from cluster.machine.outcome import Queued
-from cluster.node.node import ClusterStatus, Counters, NodeStatus
+from cluster.node.peers import ClusterStatus, NodeStatus
 from cluster.node.pending import Answered, Failed, OnReply
+from cluster.node.settings import Counters
 from cluster.wire import commands
 
 

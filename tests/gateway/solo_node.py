@@ -9,7 +9,8 @@ import asyncio
 import random
 from pathlib import Path
 
-from cluster.node.node import Node, NodeSettings
+from cluster.node.node import Node
+from cluster.node.settings import NodeSettings
 from cluster.replication.disk import OsDisk
 from cluster.replication.engine import use_clock
 from cluster.replication.identity import Identity

@@ -15,8 +15,8 @@ from contextlib import asynccontextmanager
 from cluster.machine.commands import Command, OpenSession
 from cluster.machine.outcome import Opened, Outcome
 from cluster.node.driver import Driver
-from cluster.node.node import NodeSettings
 from cluster.node.pending import Answered, Reply
+from cluster.node.settings import NodeSettings
 from cluster.replication.disk import Disk
 from cluster.replication.engine import EngineSettings
 from cluster.replication.identity import Identity

@@ -15,8 +15,9 @@ from typing import Any
 from cluster.errors import CoterieError
 from cluster.machine.commands import AcquireLock, Command, OpenSession, ReleaseLock
 from cluster.machine.outcome import Granted, Opened, Outcome
-from cluster.node.node import Node, NodeSettings
+from cluster.node.node import Node
 from cluster.node.pending import Answered, Failed, Reply
+from cluster.node.settings import NodeSettings
 from cluster.replication.engine import EngineSettings
 from cluster.replication.identity import Identity
 from cluster.replication.snapshots import InlineDumper

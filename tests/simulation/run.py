@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cluster.machine.machine import Machine
-from cluster.node.node import Node, NodeSettings
+from cluster.node.node import Node
+from cluster.node.settings import NodeSettings
 from cluster.replication.engine import EngineSettings, use_clock
 from cluster.replication.identity import Identity
 from cluster.replication.snapshots import InlineDumper
