@@ -13,6 +13,7 @@ from cluster.machine import limits
 from cluster.machine.commands import (
     Abandon,
     AcquireLock,
+    AcquireLocks,
     Batch,
     CloseSession,
     Command,
@@ -21,6 +22,7 @@ from cluster.machine.commands import (
     KeepAliveMany,
     OpenSession,
     ReleaseLock,
+    ReleaseLocks,
     Request,
     RequestId,
 )
@@ -29,14 +31,17 @@ from cluster.machine.outcome import (
     Answer,
     Closed,
     Granted,
+    GrantedMany,
     KeyReused,
     LockHeld,
+    LocksHeld,
     NotHolder,
     Opened,
     Outcome,
     Queued,
     QueueFull,
     Released,
+    ReleasedMany,
     Renewed,
     RenewedMany,
     SessionExpired,
@@ -71,11 +76,14 @@ class ModelGrant:
 
 @dataclass
 class ModelWait:
-    """One wait; waits of one session for one lock carry the same arrival, mode and priority."""
+    """One wait; waits in one place carry the same arrival, wants and priority.
 
-    lock: str
+    `wants` is (lock, shared) for each lock, rising; `several` tells how they were asked for.
+    """
+
+    wants: tuple[tuple[str, bool], ...]
+    several: bool
     session: str
-    shared: bool
     priority: int
     arrival: int
     order: int
@@ -83,6 +91,16 @@ class ModelWait:
     asked: list[RequestId] = field(default_factory=list)
     key: str | None = None
     fingerprint: bytes | None = None
+
+    @property
+    def lock(self) -> str:
+        """The first of them."""
+        return self.wants[0][0]
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Its order in every line."""
+        return self.priority, self.arrival
 
 
 @dataclass
@@ -108,6 +126,9 @@ class Model:
         self.memories: dict[str, ModelMemory] = {}
         self.keys: list[tuple[str, bytes | None, int, Outcome]] = []
         self.told: list[Answer] = []
+        # Locks to look at, in order; and waits for several whose session was given one of them.
+        self.look: list[str] = []
+        self.hopeful: list[tuple[int, str]] = []
 
     def apply(self, index: int, batch: Batch) -> list[Answer]:
         """Apply an entry."""
@@ -144,12 +165,36 @@ class Model:
     def line(self, lock: str) -> list[tuple[int, int, str, bool]]:
         """Places in the queue of a lock: (priority, arrival, session, shared)."""
         return sorted(
-            {(w.priority, w.arrival, w.session, w.shared) for w in self.waits if w.lock == lock}
+            {
+                (w.priority, w.arrival, w.session, shared)
+                for w in self.waits
+                for name, shared in w.wants
+                if name == lock
+            }
         )
 
-    def fits(self, lock: str, shared: bool) -> bool:
+    def fits(self, lock: str, session: str, shared: bool) -> bool:
         """Whether one more holder would do no harm."""
-        return all(shared and grant.shared for grant in self.holders(lock))
+        others = [grant for grant in self.holders(lock) if grant.session != session]
+        return all(shared and grant.shared for grant in others)
+
+    def has(self, session: str, lock: str, shared: bool) -> bool:
+        """Whether a session holds a lock in this mode or a stronger one."""
+        return any(g.session == session and (shared or not g.shared) for g in self.holders(lock))
+
+    def lacks(
+        self, session: str, wants: tuple[tuple[str, bool], ...], rank: tuple[int, int]
+    ) -> list[str]:
+        """Which locks are in the way of who stands, or would stand, at this rank."""
+        return [
+            lock
+            for lock, shared in wants
+            if not self.has(session, lock, shared)
+            and (
+                any(place[:2] < rank for place in self.line(lock))
+                or not self.fits(lock, session, shared)
+            )
+        ]
 
     def nobody(self, session_id: str) -> Outcome:
         """Why there is no such session."""
@@ -161,8 +206,15 @@ class Model:
         return SessionNotFound(session_id)
 
     def position(self, wait: ModelWait) -> int:
-        """Position of a wait's place."""
-        return 1 + sum(place[:2] < (wait.priority, wait.arrival) for place in self.line(wait.lock))
+        """Position of a wait's place; the worst of several."""
+        return 1 + max(
+            (
+                sum(place[:2] < wait.rank for place in self.line(lock))
+                for lock, shared in wait.wants
+                if not self.has(wait.session, lock, shared)
+            ),
+            default=0,
+        )
 
     def held(self, lock: str, session: str, priority: int, arrival: int) -> LockHeld:
         """The refusal for a session that stands, or would stand, at (priority, arrival)."""
@@ -187,6 +239,14 @@ class Model:
     def grant(self, lock: str, session: str, shared: bool) -> Granted:
         """Hand a lock out."""
         self.grants.append(ModelGrant(lock, session, self.next_token(), shared, self.time_ms))
+        several = {
+            (w.arrival, session)
+            for w in self.waits
+            if w.several and w.session == session and lock in dict(w.wants)
+        }
+        if several:
+            self.hopeful += [wait for wait in sorted(several) if wait not in self.hopeful]
+            self.look.append(lock)
         return Granted(lock, session, self.token, shared)
 
     def tell(self, wait: ModelWait, outcome: Outcome) -> None:
@@ -215,27 +275,92 @@ class Model:
         waited = [w for w in self.waits if w.session == session.id]
         for wait in sorted(waited, key=lambda w: (w.arrival, w.order)):
             self.tell(wait, SessionExpired(session.id))
-        left = sorted({(w.arrival, w.lock) for w in waited})
-        return [g.lock for g in held] + [lock for _, lock in left]
+        freed = [g.lock for g in held if self.stood(g.lock, waited)]
+        left = {w.arrival: [lock for lock, _ in w.wants] for w in waited}
+        return freed + [lock for _, locks in sorted(left.items()) for lock in locks]
+
+    def stood(self, lock: str, also: list[ModelWait]) -> bool:
+        """Whether anybody stands, or just stood, in the line of a lock."""
+        return bool(self.line(lock)) or any(lock in dict(w.wants) for w in also)
 
     def give_up(self, wait: ModelWait) -> list[str]:
         """A wait has been long enough."""
-        self.tell(wait, self.held(wait.lock, wait.session, wait.priority, wait.arrival))
-        return [wait.lock]
+        lacking = self.lacks(wait.session, wait.wants, wait.rank) or [wait.lock]
+        refusal = self.held(lacking[0], wait.session, *wait.rank)
+        self.tell(wait, LocksHeld(refusal, tuple(lacking)) if wait.several else refusal)
+        return self.after_leaving(wait)
+
+    def after_leaving(self, wait: ModelWait) -> list[str]:
+        """The locks to look at when a wait is over, unless others share its place."""
+        if any(w.arrival == wait.arrival for w in self.waits):
+            return []
+        return [lock for lock, _ in wait.wants]
 
     def hand_out(self, locks: list[str]) -> None:
         """Grant whatever can be granted."""
-        for lock in locks:
-            while (line := self.line(lock)) and self.fits(lock, line[0][3]):
-                session = self.find(line[0][2])
-                assert session is not None
-                if session.ends_ms <= self.time_ms:
-                    locks.extend(self.end(session))
-                    continue
-                granted = self.grant(lock, session.id, line[0][3])
-                served = [w for w in self.waits if (w.lock, w.session) == (lock, session.id)]
-                for wait in sorted(served, key=lambda w: w.order):
-                    self.tell(wait, granted)
+        self.look += locks
+        while self.look:
+            lock = self.look.pop(0)
+            while line := self.line(lock):
+                wait = next(w for w in self.waits if w.rank == line[0][:2])
+                if self.lacks(wait.session, wait.wants, wait.rank):
+                    break
+                self.serve(wait)
+            while self.hopeful:
+                arrival, _ = self.hopeful.pop(0)
+                for wait in self.waits:
+                    if wait.arrival == arrival:
+                        if not self.lacks(wait.session, wait.wants, wait.rank):
+                            self.serve(wait)
+                        break
+
+    def serve(self, wait: ModelWait) -> None:
+        """Give a place all it wants, if its session may still be given anything."""
+        session = self.find(wait.session)
+        assert session is not None
+        if session.ends_ms <= self.time_ms:
+            self.look.extend(self.end(session))
+            return
+        served = [w for w in self.waits if w.arrival == wait.arrival]
+        # Their place is theirs no longer: they do not hope for what they are being given.
+        for each in served:
+            self.waits.remove(each)
+        granted = self.grant_all(session.id, wait.wants)
+        self.waits += served
+        outcome: Outcome = granted
+        if not wait.several:
+            name, token, shared = granted.locks[0]
+            outcome = Granted(name, session.id, token, shared)
+        for each in sorted(served, key=lambda w: w.order):
+            self.tell(each, outcome)
+        if not wait.several:
+            return
+        for lock, _ in wait.wants:
+            self.serve_singles(session.id, lock)
+            self.look.append(lock)
+
+    def serve_singles(self, session: str, lock: str) -> None:
+        """What a session wanted of a lock by itself, it may have come by among several."""
+        (own,) = (g for g in self.holders(lock) if g.session == session)
+        singles = [
+            w
+            for w in self.waits
+            if not w.several and (w.session, w.lock) == (session, lock)
+            if self.has(session, lock, w.wants[0][1])
+        ]
+        for single in sorted(singles, key=lambda w: w.order):
+            self.tell(single, Granted(lock, session, own.token, own.shared))
+
+    def grant_all(self, session: str, wants: tuple[tuple[str, bool], ...]) -> GrantedMany:
+        """Hand out what a session does not hold yet."""
+        for lock, shared in wants:
+            if not self.has(session, lock, shared):
+                self.grants = [g for g in self.grants if (g.lock, g.session) != (lock, session)]
+                self.grant(lock, session, shared)
+        own = {g.lock: g for g in self.grants if g.session == session}
+        return GrantedMany(
+            tuple((lock, own[lock].token, own[lock].shared) for lock, _ in wants), session
+        )
 
     # Requests.
 
@@ -260,7 +385,7 @@ class Model:
             wait.asked.remove(request_id)
             if not wait.asked:
                 self.waits.remove(wait)
-                locks.append(wait.lock)
+                locks += self.after_leaving(wait)
         self.hand_out(locks)
         memory = self.memories[node]
         for request in group.requests:
@@ -339,7 +464,10 @@ class Model:
             )
         if isinstance(command, Abandon):
             return self.abandon(memory, request_id, command.seq, freed)
-        assert isinstance(command, (KeepAlive, CloseSession, AcquireLock, ReleaseLock))
+        assert isinstance(
+            command,
+            (KeepAlive, CloseSession, AcquireLock, ReleaseLock, AcquireLocks, ReleaseLocks),
+        )
         session = self.find(command.session)
         if session is None:
             return self.nobody(command.session)
@@ -351,6 +479,10 @@ class Model:
             return Closed(session.id)
         if isinstance(command, AcquireLock):
             return self.acquire(session, command)
+        if isinstance(command, AcquireLocks):
+            return self.acquire_all(session, command)
+        if isinstance(command, ReleaseLocks):
+            return self.release_all(session, command, freed)
         return self.release(session, command, freed)
 
     def abandon(
@@ -368,7 +500,7 @@ class Model:
             said.asked.remove(other)
             if not said.asked:
                 self.waits.remove(said)
-                freed.append(said.lock)
+                freed += self.after_leaving(said)
         elif said is None and memory.ack <= seq < request_id.seq:
             memory.said[seq] = Withdrawn()
         return Abandoned()
@@ -377,10 +509,10 @@ class Model:
         """Ask for a lock."""
         lock, shared = command.name, command.shared
         mine = [g for g in self.holders(lock) if g.session == session.id]
-        same = [w for w in self.waits if (w.lock, w.session) == (lock, session.id)]
-        owned = {g.lock for g in self.grants if g.session == session.id}
-        owned |= {w.lock for w in self.waits if w.session == session.id}
-        if not mine and not same and len(owned) >= limits.OWNED_PER_SESSION_MAX:
+        same = [
+            w for w in self.waits if not w.several and (w.lock, w.session) == (lock, session.id)
+        ]
+        if not mine and not same and self.things(session.id) >= limits.OWNED_PER_SESSION_MAX:
             return QueueFull("things of a session", limits.OWNED_PER_SESSION_MAX)
         can_wait = command.wait_ms > 0 and len(self.waits) < limits.PARKED_MAX
         line, arrival = self.line(lock), self.order + 1
@@ -397,11 +529,9 @@ class Model:
             return self.too_many(command, refusal)
         if not same:
             is_first = all(place[:2] > (command.priority, arrival) for place in line)
-            if is_first and self.fits(lock, shared):
-                if (
-                    not self.holders(lock)
-                    and len({g.lock for g in self.grants}) >= limits.LOCKS_MAX
-                ):
+            if is_first and self.fits(lock, session.id, shared):
+                known = self.known()
+                if lock not in known and len(known) >= limits.LOCKS_MAX:
                     return QueueFull("locks", limits.LOCKS_MAX)
                 return self.grant(lock, session.id, shared)
             if not can_wait:
@@ -413,9 +543,9 @@ class Model:
         until_ms = self.time_ms + command.wait_ms
         wait = (
             ModelWait(
-                lock,
+                same[0].wants,
+                False,
                 session.id,
-                same[0].shared,
                 same[0].priority,
                 same[0].arrival,
                 self.order,
@@ -423,7 +553,13 @@ class Model:
             )
             if same
             else ModelWait(
-                lock, session.id, shared, command.priority, arrival, self.order, until_ms
+                ((lock, shared),),
+                False,
+                session.id,
+                command.priority,
+                arrival,
+                self.order,
+                until_ms,
             )
         )
         self.waits.append(wait)
@@ -441,8 +577,72 @@ class Model:
         for grant in holders:
             if (grant.session, grant.token) == (session.id, command.token):
                 self.grants.remove(grant)
-                freed.append(command.name)
+                if self.line(command.name):
+                    freed.append(command.name)
                 return Released(command.name)
         if not holders or command.token in [grant.token for grant in holders]:
             return NotHolder(command.name, session.id)
         return StaleToken(command.name, command.token, holders[-1].token)
+
+    # Several at once.
+
+    def things(self, session: str) -> int:
+        """How much a session holds and waits for."""
+        places = {w.arrival for w in self.waits if w.session == session}
+        return sum(g.session == session for g in self.grants) + len(places)
+
+    def known(self) -> set[str]:
+        """Locks that somebody holds or waits for."""
+        return {g.lock for g in self.grants} | {name for w in self.waits for name, _ in w.wants}
+
+    def acquire_all(self, session: ModelSession, command: AcquireLocks) -> Outcome | ModelWait:
+        """Ask for several locks."""
+        modes: dict[str, bool] = {}
+        for lock, shared in command.locks:
+            modes[lock] = shared and modes.get(lock, True)
+        wants = tuple(sorted(modes.items()))
+        same = [w for w in self.waits if w.several and (w.session, w.wants) == (session.id, wants)]
+        rank = same[0].rank if same else (command.priority, self.order + 1)
+        own = {g.lock: g for g in self.grants if g.session == session.id}
+        if not same:
+            new = [lock for lock in modes if lock not in own]
+            if new and self.things(session.id) + len(new) > limits.OWNED_PER_SESSION_MAX:
+                return QueueFull("things of a session", limits.OWNED_PER_SESSION_MAX)
+            if len(self.known() | set(modes)) > limits.LOCKS_MAX:
+                return QueueFull("locks", limits.LOCKS_MAX)
+        lacking = self.lacks(session.id, wants, rank)
+        if not lacking:
+            return self.grant_all(session.id, wants)
+        refusal = LocksHeld(self.held(lacking[0], session.id, *rank), tuple(lacking))
+        if command.wait_ms <= 0 or any(lock in own and not modes[lock] for lock in lacking):
+            return refusal
+        if len(self.waits) >= limits.PARKED_MAX:
+            return QueueFull("parked requests", limits.PARKED_MAX)
+        if not same:
+            of_session = {w.arrival for w in self.waits if w.several and w.session == session.id}
+            most = limits.MULTI_WAITS_PER_SESSION_MAX
+            if len(of_session) >= most:
+                return QueueFull("waits for several locks of a session", most)
+            if any(len(self.line(lock)) >= limits.WAITERS_PER_LOCK_MAX for lock in modes):
+                return QueueFull("waiters of a lock", limits.WAITERS_PER_LOCK_MAX)
+        self.order += 1
+        wait = ModelWait(wants, True, session.id, *rank, self.order, self.time_ms + command.wait_ms)
+        self.waits.append(wait)
+        return wait
+
+    def release_all(
+        self, session: ModelSession, command: ReleaseLocks, freed: list[str]
+    ) -> Outcome:
+        """Give several locks back."""
+        asked = sorted(set(command.locks))
+        for lock, token in asked:
+            holders = self.holders(lock)
+            if (session.id, token) in [(g.session, g.token) for g in holders]:
+                continue
+            if not holders or token in [grant.token for grant in holders]:
+                return NotHolder(lock, session.id)
+            return StaleToken(lock, token, holders[-1].token)
+        tokens = [token for _, token in asked]
+        self.grants = [grant for grant in self.grants if grant.token not in tokens]
+        freed += [lock for lock, _ in asked if self.line(lock)]
+        return ReleasedMany(tuple(lock for lock, _ in asked))

@@ -11,6 +11,7 @@ import random
 from cluster.machine.commands import (
     Abandon,
     AcquireLock,
+    AcquireLocks,
     Batch,
     CloseSession,
     Command,
@@ -20,9 +21,10 @@ from cluster.machine.commands import (
     OpenSession,
     Origin,
     ReleaseLock,
+    ReleaseLocks,
     Request,
 )
-from cluster.machine.outcome import Answer, Granted, Opened, Queued
+from cluster.machine.outcome import Answer, Granted, GrantedMany, Opened, Queued
 
 NODES = ("n1", "n2", "n3")
 LOCKS = ("door", "gate", "hatch")
@@ -51,8 +53,14 @@ class Asker:
 class Walk:
     """Gives one random entry after the other and reads the answers."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, *, several: float = 0.2) -> None:
+        """Start with nothing.
+
+        Args:
+            several: how often several locks are asked for at once, by few sessions if it is often.
+        """
         self.rng = rng
+        self.several = several
         self.now_ms = 0
         self.askers = {name: Asker(name) for name in NODES}
         self.sessions: list[str] = []
@@ -85,6 +93,11 @@ class Walk:
                 self.sessions.append(outcome.session)
             elif isinstance(outcome, Granted):
                 self.grants.append(outcome)
+            elif isinstance(outcome, GrantedMany):
+                self.grants += [
+                    Granted(name, outcome.session, token, shared)
+                    for name, token, shared in outcome.locks
+                ]
             asker = self.askers[answer.request.node]
             if answer.request.boot != asker.boot:
                 continue
@@ -93,7 +106,7 @@ class Walk:
             else:
                 asker.open.pop(answer.request.seq, None)
                 asker.parked.discard(answer.request.seq)
-        self.sessions = self.sessions[-8:]
+        self.sessions = self.sessions[-8 if self.several < 0.5 else -3 :]
         self.grants = self.grants[-12:]
         self.keyed = self.keyed[-6:]
 
@@ -158,7 +171,20 @@ class Walk:
             grant = rng.choice(self.grants)
             session = grant.session if rng.random() < 0.9 else self.session()
             token = grant.token if rng.random() < 0.9 else rng.randrange(grant.token + 3)
+            if rng.random() < self.several:
+                more = [g for g in self.grants if g.session == session and rng.random() < 0.8]
+                return ReleaseLocks(
+                    session, ((grant.name, token), *((g.name, g.token) for g in more))
+                )
             return ReleaseLock(session, grant.name, token)
+        if rng.random() < self.several:
+            names = [rng.choice(LOCKS) for _ in range(rng.choice((1, 2, 2, 3)))]
+            return AcquireLocks(
+                self.session(),
+                tuple((name, rng.random() < 0.4) for name in names),
+                priority=rng.choice((0, 0, 0, -5, 7)),
+                wait_ms=rng.choice(WAITS_MS),
+            )
         return AcquireLock(
             self.session(),
             rng.choice(LOCKS),

@@ -27,13 +27,14 @@ from cluster.machine.commands.base import (
     Request,
     RequestId,
 )
-from cluster.machine.commands.locks import AcquireLock, ReleaseLock
+from cluster.machine.commands.locks import AcquireLock, AcquireLocks, ReleaseLock, ReleaseLocks
 from cluster.machine.commands.sessions import CloseSession, KeepAlive, KeepAliveMany, OpenSession
 
 __all__ = [
     "MACHINE_COMMANDS",
     "Abandon",
     "AcquireLock",
+    "AcquireLocks",
     "Batch",
     "CloseSession",
     "Command",
@@ -43,6 +44,7 @@ __all__ = [
     "OpenSession",
     "Origin",
     "ReleaseLock",
+    "ReleaseLocks",
     "Request",
     "RequestId",
 ]

@@ -35,7 +35,15 @@ from cluster.machine.outcome.base import (
     Void,
     Withdrawn,
 )
-from cluster.machine.outcome.locks import Granted, LockHeld, LockInfo, Released
+from cluster.machine.outcome.locks import (
+    Granted,
+    GrantedMany,
+    LockHeld,
+    LockInfo,
+    LocksHeld,
+    Released,
+    ReleasedMany,
+)
 from cluster.machine.outcome.sessions import Closed, Opened, Renewed, RenewedMany, SessionInfo
 
 __all__ = [
@@ -44,9 +52,11 @@ __all__ = [
     "Answer",
     "Closed",
     "Granted",
+    "GrantedMany",
     "KeyReused",
     "LockHeld",
     "LockInfo",
+    "LocksHeld",
     "NotHolder",
     "Opened",
     "Outcome",
@@ -54,6 +64,7 @@ __all__ = [
     "QueueFull",
     "Refusal",
     "Released",
+    "ReleasedMany",
     "Renewed",
     "RenewedMany",
     "SessionExpired",
