@@ -5,12 +5,14 @@ RULE: JSON or CBOR to command, state to picture; what a lock does is decided in 
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import msgspec
 
 from cluster.gateway.paging import page
 from cluster.gateway.replies import LockGranted, LockReleased, Ms, Token
+from cluster.gateway.replies.locks import LocksGranted, LocksReleased
 from cluster.gateway.requests import (
     AFTER,
     LIMIT,
@@ -19,14 +21,17 @@ from cluster.gateway.requests import (
     Ask,
     Body,
     Duration,
+    Name,
     Priority,
     SessionId,
+    bad_request,
     check_name,
     check_session,
     wait_ms,
 )
 from cluster.gateway.routes import Look, Read, Route, Write, read_query
-from cluster.machine.commands import AcquireLock, ReleaseLock
+from cluster.machine import limits
+from cluster.machine.commands import AcquireLock, AcquireLocks, ReleaseLock, ReleaseLocks
 from cluster.machine.outcome import LockInfo
 
 Mode = Literal["exclusive", "shared"]
@@ -47,6 +52,40 @@ class Release(Body, frozen=True):
 
     session: SessionId
     token: Token
+
+
+class Wanted(Body, frozen=True):
+    """One of several locks, and how it is wanted."""
+
+    name: Name
+    mode: Mode = "exclusive"
+
+
+class AcquireMany(Body, frozen=True):
+    """Ask for several locks, all or none, waiting for them at most `wait`."""
+
+    session: SessionId
+    locks: Annotated[
+        list[Wanted], msgspec.Meta(min_length=1, max_length=limits.LOCKS_PER_COMMAND_MAX)
+    ]
+    wait: Duration | None = None
+    priority: Priority = 0
+
+
+class Given(Body, frozen=True):
+    """One of several locks, and the token that its grant gave."""
+
+    name: Name
+    token: Token
+
+
+class ReleaseMany(Body, frozen=True):
+    """Give several locks back, all or none."""
+
+    session: SessionId
+    locks: Annotated[
+        list[Given], msgspec.Meta(min_length=1, max_length=limits.LOCKS_PER_COMMAND_MAX)
+    ]
 
 
 class Check(Body, frozen=True):
@@ -122,6 +161,42 @@ def release(ask: Ask) -> ReleaseLock:
     )
 
 
+def acquire_many(ask: Ask) -> AcquireLocks:
+    """Make the command of an acquire of several."""
+    body: AcquireMany = ask.body
+    names = _names(body.locks)
+    shared = [lock.mode == "shared" for lock in body.locks]
+    return AcquireLocks(
+        session=check_session(body.session),
+        # In order of name: equal questions are equal commands.
+        locks=tuple(sorted(zip(names, shared, strict=True))),
+        priority=body.priority,
+        wait_ms=wait_ms(ask),
+    )
+
+
+def release_many(ask: Ask) -> ReleaseLocks:
+    """Make the command of a release of several."""
+    body: ReleaseMany = ask.body
+    names = _names(body.locks)
+    tokens = [lock.token for lock in body.locks]
+    return ReleaseLocks(
+        session=check_session(body.session),
+        locks=tuple(sorted(zip(names, tokens, strict=True))),
+    )
+
+
+def _names(locks: Sequence[Wanted | Given]) -> list[str]:
+    """Check the names, each of which may come once."""
+    names: dict[str, int] = {}
+    for index, lock in enumerate(locks):
+        field = f"locks[{index}].name"
+        first = names.setdefault(check_name(lock.name, field), index)
+        if first != index:
+            raise bad_request(field, f"is the same as locks[{first}].name; name each lock once")
+    return list(names)
+
+
 def check(look: Look, ask: Ask) -> LockChecked:
     """Compare a token with the present grants."""
     name = check_name(ask.path["name"], "name")
@@ -168,6 +243,27 @@ def _mode(shared: bool) -> Mode:
 
 
 ROUTES: tuple[Route, ...] = (
+    Write(
+        method="POST",
+        path="/v1/locks/acquire",
+        summary="Take several locks in one step, all or none, waiting for them at most `wait`.",
+        tag="locks",
+        body=AcquireMany,
+        answer=LocksGranted,
+        codes=(*SESSION_GONE, "lock_held", "queue_full", "withdrawn"),
+        query=(WAIT,),
+        command=acquire_many,
+    ),
+    Write(
+        method="POST",
+        path="/v1/locks/release",
+        summary="Give several locks back, all or none.",
+        tag="locks",
+        body=ReleaseMany,
+        answer=LocksReleased,
+        codes=(*SESSION_GONE, "stale_token", "not_holder"),
+        command=release_many,
+    ),
     Write(
         method="POST",
         path="/v1/locks/{name}/acquire",
