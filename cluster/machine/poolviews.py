@@ -46,6 +46,7 @@ def picture_of_task(task: Task, now_ms: int) -> TaskInfo:
         is_text=task.is_text,
         schedule=None if timing is None else timing.schedule,
         paused=timing is not None and timing.paused,
+        is_over=timing is not None and timing.is_over,
         runs=tuple(
             RunInfo(run.slot_ms, None, None, None)
             if run.session is None

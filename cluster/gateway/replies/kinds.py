@@ -51,6 +51,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "duplicate_key": Kind(409, "A live job has this key", False, True),
     "not_reserved": Kind(409, "The job is not reserved", False, True),
     "job_reserved": Kind(409, "The job is reserved", True, True),
+    "task_not_scheduled": Kind(409, "The task has no schedule", False, True),
     "batch_refused": Kind(409, "One of the commands would be refused", True, True),
     "stale_token": Kind(409, "The token is not the present one", False, True),
     "not_holder": Kind(409, "The session does not hold it", False, True),

@@ -145,6 +145,7 @@ class TaskInfo(msgspec.Struct, frozen=True):
 
     Attributes:
         runs: what there is to do of it, oldest first; more than one only where runs may overlap.
+        is_over: its schedule has no slot any more.
         due_ms: wall time of its next slot with jitter; None while it is not known or paused.
         buffered_ms: the slot that waits for the present run to end.
         fired, skipped, missed: slots so far, by what became of them.
@@ -156,6 +157,7 @@ class TaskInfo(msgspec.Struct, frozen=True):
     is_text: bool
     schedule: Schedule | None
     paused: bool
+    is_over: bool
     runs: tuple[RunInfo, ...]
     slot_ms: int | None
     due_ms: int | None
