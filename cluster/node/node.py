@@ -14,7 +14,8 @@ from typing import cast
 from cluster import errors
 from cluster.machine.commands import Abandon, Command, Origin, RequestId
 from cluster.machine.machine import Machine
-from cluster.machine.outcome import Outcome, Queued, Void
+from cluster.machine.outcome import Outcome, Queued, Void, Withdrawn
+from cluster.node import schedules
 from cluster.node.batcher import Batcher
 from cluster.node.clock import ClusterClock
 from cluster.node.peers import ClusterStatus, NodeStatus, Peers
@@ -43,6 +44,7 @@ from cluster.wire.frames import (
 )
 
 _FORWARD_BYTES_MAX = 1 << 20
+_SLOTS_PER_ROUND = 50
 
 
 class Node:
@@ -100,6 +102,8 @@ class Node:
         self._transfers: dict[int, tuple[OnReply, float]] = {}
         self._handed_over: list[tuple[OnReply, float]] = []
         self._anchor_due = False
+        # On the leader: what tasks asked up to this revision is answered, or on its way.
+        self._slots_asked = 0
         now = clock()
         self._sweep_at = now
         self._tick_at = now
@@ -208,8 +212,15 @@ class Node:
         self._wake()
 
     def drain(self) -> None:
-        """Take no new commands; what is under way goes on."""
+        """Take no new commands; what is under way goes on, but for waits: they leave their queues.
+
+        Nobody would be told of a grant that comes when this node has gone; the lock would stay with
+        a client that does not know. Such a wait is answered ShuttingDown once it has left.
+        """
         self.draining = True
+        for seq, waiting in self._pending.items():
+            if waiting.is_parked:
+                self._withdraw(seq, waiting)
 
     def now_ms(self) -> int:
         """Cluster time as far as this node can tell, ms: for remaining times in reads."""
@@ -320,6 +331,8 @@ class Node:
         if now >= self._sweep_at:
             self._sweep_at = now + self.settings.sweep_every
             self._sweep(now)
+        if self._cluster_clock.leads and self.machine.tasks.slots:
+            self._propose_slots(now)
         if self._fresh:
             self._send_fresh(now)
         if self._reads.has_new:
@@ -341,11 +354,12 @@ class Node:
         return self._next_round(now)
 
     def close(self) -> None:
-        """Answer everybody who waits; the process is about to stop."""
+        """Answer everybody who waits and let the journal go; no round may follow."""
         error = errors.ShuttingDown("this node stopped before the answer came", definite=False)
         for seq in dict(self._pending.items()):
             self._fail(seq, error)
         self._reads.close()
+        self.engine.close()
 
     # ---- what the engine drives
 
@@ -411,10 +425,19 @@ class Node:
             if waiting is None or waiting.hung_up:
                 # Given up before it was applied: nobody else would take it out of its queue.
                 self._abandon(seq)
+            elif self.draining:
+                self._withdraw(seq, waiting)
         elif kind is not Void:
             # Void is the answer to a late repeat of what was answered or given up before.
             waiting = self._pending.settle(seq)
-            if waiting is not None:
+            if waiting is None:
+                return
+            if kind is Withdrawn and waiting.is_leaving:
+                # Applied, so it is certain: it was never granted and never will be.
+                waiting.on_reply(
+                    Failed(errors.ShuttingDown("this node is shutting down; ask another one"))
+                )
+            else:
                 waiting.on_reply(Answered(outcome, index))
 
     def _fail(self, seq: int, error: errors.CoterieError) -> None:
@@ -425,8 +448,18 @@ class Node:
                 self._abandon(seq)
 
     def _abandon(self, seq: int) -> None:
-        """Take a parked request of a client that is gone out of its queue, by a command."""
+        """Take a parked request of a client that is gone out of its queue."""
         self._pending.settle(seq)
+        self._take_out(seq)
+
+    def _withdraw(self, seq: int, waiting: Waiting) -> None:
+        """Take a parked request out of its queue, and tell its client when it is out."""
+        if not waiting.is_leaving:
+            waiting.is_leaving = True
+            self._take_out(seq)
+
+    def _take_out(self, seq: int) -> None:
+        """Have the machine end a wait, by a command: a replicated queue changes by the log only."""
         abandon_seq, now = self._pending.next_seq(), self._clock()
         request = ForwardedRequest(abandon_seq, commands.encode(Abandon(seq)))
         # It must reach the log even if that takes long: nobody else would free the place.
@@ -511,6 +544,7 @@ class Node:
 
     def _begin_to_lead(self, now: float) -> None:
         engine = self.engine
+        self._slots_asked = 0
         last_term = engine.term_at(engine.first_entry_of_term - 1)
         self._cluster_clock.lead(
             now,
@@ -519,6 +553,25 @@ class Node:
         )
         # Anchor the time we heard of in the log, so that the next leader starts from it too.
         self._anchor_due = self._cluster_clock.now_ms(now) > self.machine.now_ms + 1_000
+
+    def _propose_slots(self, now: float) -> None:
+        """Answer what scheduled tasks ask of a leader: when they are due next.
+
+        As commands of our own, so that they are repeated until they are applied; once for each
+        revision while we lead, and the machine takes the first answer only.
+        """
+        for wanted in self.machine.tasks.wanting(self._slots_asked, _SLOTS_PER_ROUND):
+            if self._pending.is_full:
+                return
+            self._slots_asked = wanted.revision
+            try:
+                command = schedules.answer(wanted, self._wall_ms())
+            except ValueError:
+                continue  # Our rules know no such zone (any more): the next leader's may.
+            seq = self._pending.next_seq()
+            request = ForwardedRequest(seq, commands.encode(command))
+            self._pending.add(Waiting(request, _ignore, now, now + 3600.0, 0.0, hung_up=True))
+            self._fresh.append(seq)
 
     def _sweep(self, now: float) -> None:
         """Give up what is late, and send again what may be lost."""
@@ -532,7 +585,9 @@ class Node:
                 continue  # It keeps its place through an election.
             elif lost_at is not None:
                 since = max(lost_at, waiting.taken_at)
-                if not waiting.hung_up and now - since >= settings.no_leader_after:
+                # What frees a place waits for any leader, but not for ever where this node goes.
+                is_wanted = waiting.hung_up and not self.draining
+                if not is_wanted and now - since >= settings.no_leader_after:
                     self._fail(seq, _no_leader(waiting))
             elif waiting.sent and now - waiting.sent_at >= settings.resend_after * min(
                 waiting.sent, 8
@@ -708,7 +763,10 @@ class Node:
         if self._batcher or self._anchor_due:
             return True
         deadline_ms = self.machine.next_deadline_ms()
-        return deadline_ms is not None and deadline_ms <= self._cluster_clock.now_ms(now)
+        if deadline_ms is not None and deadline_ms <= self._cluster_clock.now_ms(now):
+            return True
+        slot_ms = self.machine.next_wall_ms()
+        return slot_ms is not None and slot_ms <= self._wall_ms()
 
     def _next_round(self, now: float) -> float:
         engine = self.engine
@@ -722,6 +780,9 @@ class Node:
             if deadline_ms is not None:
                 until = (deadline_ms - self._cluster_clock.now_ms(now)) / 1000
                 delay = min(delay, max(until, 0.001))
+            slot_ms = self.machine.next_wall_ms()
+            if slot_ms is not None:
+                delay = min(delay, max((slot_ms - self._wall_ms()) / 1000, 0.001))
         return delay
 
 

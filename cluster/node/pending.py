@@ -44,6 +44,7 @@ class Waiting(msgspec.Struct, eq=False):
         sent_at: when last.
         is_parked: applied and queued in the machine; never sent again.
         hung_up: nobody wants the answer any more.
+        is_leaving: it was asked to leave its queue, as this node shuts down.
     """
 
     request: ForwardedRequest
@@ -55,6 +56,7 @@ class Waiting(msgspec.Struct, eq=False):
     sent_at: float = 0.0
     is_parked: bool = False
     hung_up: bool = False
+    is_leaving: bool = False
 
 
 class Pending:

@@ -192,6 +192,10 @@ class Engine(Elections):
         for peer, _, frame in out:
             send(peer, frame)
 
+    def close(self) -> None:
+        """Let the journal's file go, without a sync: what was promised is durable already."""
+        self.journal._destroy()
+
     def read_index(self, on_ready: Callable[[int | None], None]) -> None:
         """Ask at which index a linearizable read may be served; None where we do not lead (G12)."""
         if not self.is_leader or self.commit_index < self._SyncObj__noopIDx:

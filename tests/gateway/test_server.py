@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
 from tests.gateway.conftest import Api, MakeApi, until
+from tests.gateway.solo_node import SoloNode
 
 pytestmark = pytest.mark.both_loops
 
@@ -51,6 +53,23 @@ class Wire:
 
 
 OPEN = b'POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\n{"ttl":500}'
+
+
+async def test_a_wait_ends_definitely_when_its_node_shuts_down(
+    make_api: MakeApi, solo: Callable[[], SoloNode]
+) -> None:
+    """503 and not a word of doubt: the request has left its queue before it is answered."""
+    node = solo()
+    api = await make_api(node.node)
+    first, second = await api.open(), await api.open()
+    assert (await api.acquire("orders", first)).status == 200
+    waiting = api.start(api.acquire("orders", second, wait="30s"))
+    await api.until_queued("orders", 1)
+    node.node.drain()
+    got = await waiting
+    assert (got.status, got.code, got.body["definite"]) == (503, "shutting_down", True)
+    assert got.body["retryable"]
+    assert node.node.machine.counts().waiters == 0
 
 
 async def test_a_head_that_drips_does_not_hold_a_place(make_api: MakeApi) -> None:

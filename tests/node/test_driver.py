@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import threading
+from pathlib import Path
 
 import pytest
 
 from cluster import errors
-from cluster.machine.commands import KeepAlive, OpenSession
+from cluster.machine.commands import AcquireLock, KeepAlive, OpenSession
 from cluster.machine.outcome import Opened, Renewed
 from cluster.node.pending import Answered, Failed, Reply
-from cluster.replication.disk import DiskFailed
+from cluster.replication.disk import Disk, DiskFailed, OsDisk
 from tests.node.drivers import Trio, trio, until
 from tests.simulation.disk import SimDisk
 
@@ -161,6 +163,47 @@ async def test_draining_gives_up_what_nobody_answers() -> None:
         assert replies == []
         await three.stop(leader)
         assert len(replies) == 1 and isinstance(replies[0], Failed)
+
+
+async def test_draining_ends_waits_and_their_places() -> None:
+    """A client that waits for a lock hears of it before the node goes, and no place is left."""
+    async with trio() as three:
+        leader = three.leader
+        assert leader is not None
+        driver, other = three[leader], three[next(name for name in "abc" if name != leader)]
+        first, second = await three.session(leader), await three.session(leader)
+        held: list[Reply] = []
+        driver.node.submit(AcquireLock(first, "orders"), held.append)
+        await until(lambda: held)
+        parked: list[Reply] = []
+        driver.node.submit(AcquireLock(second, "orders", wait_ms=60_000), parked.append)
+        await until(lambda: driver.node.parked == 1)
+        await driver.drain(20.0)
+        (reply,) = parked
+        assert isinstance(reply, Failed) and isinstance(reply.error, errors.ShuttingDown)
+        assert reply.error.definite
+        await until(lambda: other.node.machine.counts().waiters == 0)
+
+
+async def test_a_stopped_node_keeps_no_file_open(tmp_path: Path) -> None:
+    """Its journal is closed: whoever starts it again in this process has it alone."""
+    disk = OsDisk(tmp_path)
+    kept_open = open_files(tmp_path)
+    disks: dict[str, Disk] = {name: SimDisk(random.Random(name)) for name in "ab"}
+    async with trio({**disks, "c": disk}) as three:
+        assert len(open_files(tmp_path)) > len(kept_open)
+        await three.stop("c")
+        assert open_files(tmp_path) == kept_open
+    disk.close()
+
+
+def open_files(folder: Path) -> list[str]:
+    """Files of this process below a folder."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(str(link.readlink()))
+    return [name for name in found if name.startswith(f"{folder}/")]
 
 
 async def test_stopping_twice_answers_once() -> None:

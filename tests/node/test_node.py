@@ -1047,6 +1047,62 @@ def test_a_draining_node_takes_nothing_new_and_answers_what_it_has(make: Make) -
     assert nodes["b"].under_way == 0
 
 
+def test_a_draining_node_ends_the_waits_of_its_clients(make: Make) -> None:
+    """Out of the queue first, then the answer: it surely did not happen, and nothing is orphaned."""
+    nodes = make()
+    grant, parked, _ = holder_and_waiter(nodes)
+    nodes["b"].drain()
+    assert not parked.is_over
+    nodes.until(lambda: parked.is_over)
+    assert isinstance(parked.error, errors.ShuttingDown) and parked.error.definite
+    assert nodes.waiters("b", "orders") == []
+    assert nodes["b"].under_way == nodes["b"].parked == 0
+    nodes.answer(nodes.release("a", grant))
+    assert nodes.holder("a", "orders") is None
+
+
+def test_a_request_that_is_parked_while_its_node_drains_leaves_its_queue_too(make: Make) -> None:
+    """It was under way when the draining began."""
+    nodes = make()
+    nodes.elect("a")
+    first, second = nodes.session("a", nonce="1"), nodes.session("b", nonce="2")
+    nodes.granted("a", first, "orders")
+    late = nodes.acquire("b", second, "orders", wait_ms=60_000)
+    nodes["b"].drain()
+    nodes.until(lambda: late.is_over)
+    assert isinstance(late.error, errors.ShuttingDown) and late.error.definite
+    assert nodes.waiters("a", "orders") == []
+
+
+def test_a_wait_that_is_granted_before_it_has_left_is_granted(make: Make) -> None:
+    """The log has one order, and the answer tells it."""
+    nodes = make()
+    grant, parked, waiter = holder_and_waiter(nodes)
+    held = nodes.hold(carries(Forward, "b"))
+    nodes["b"].drain()
+    nodes.run(0.05)
+    nodes.answer(nodes.release("a", grant))
+    assert isinstance(nodes.answer(parked), Granted)
+    held.end()
+    held.release()
+    nodes.until(lambda: nodes["b"].under_way == 0)
+    assert nodes.holder("b", "orders") == waiter
+
+
+def test_a_node_that_drains_without_a_leader_gives_its_waits_up_in_time(make: Make) -> None:
+    """Their places cannot be freed now; what ends the wait is not certain, and says so."""
+    nodes = make()
+    _, parked, _ = holder_and_waiter(nodes)
+    nodes.isolate("b")
+    nodes.until(lambda: nodes["b"].engine.leader is None)
+    nodes["b"].drain()
+    assert nodes["b"].under_way == 1
+    nodes.until(lambda: nodes["b"].under_way == 0)
+    assert not parked.is_over
+    nodes["b"].close()
+    assert isinstance(parked.error, errors.ShuttingDown) and not parked.error.definite
+
+
 def test_closing_answers_everybody_who_waits(make: Make) -> None:
     """Writes may have happened, reads did not; nobody is told twice."""
     nodes = make()
