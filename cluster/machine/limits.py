@@ -95,6 +95,8 @@ MULTI_WAITS_PER_SESSION_MAX = 100
 """Waits of one session for several locks at once: each is looked at when it is given one."""
 
 COMMANDS_PER_BATCH_MAX = 1_000
+LARGE_ANSWERS_PER_BATCH_MAX = 4
+"""Commands in one batch whose answers may have a megabyte each."""
 
 PARKED_MAX = 1_000_000
 """Requests that wait in any queue, over the whole cluster."""

@@ -24,6 +24,7 @@ from cluster.machine.commands.base import (
     RequestId,
 )
 from cluster.machine.commands.sessions import CloseSession, KeepAlive, KeepAliveMany, OpenSession
+from cluster.machine.commands.several import Several
 from cluster.machine.core import Core
 from cluster.machine.deadlines import SESSION_ENDS, WAIT_ENDS
 from cluster.machine.events import Event, History
@@ -42,11 +43,12 @@ from cluster.machine.outcome.base import (
 )
 from cluster.machine.outcome.sessions import Closed, Opened, Renewed, RenewedMany
 from cluster.machine.parked import Parked
-from cluster.machine.primitive import Handler, Primitive
+from cluster.machine.primitive import Check, Handler, Primitive
 from cluster.machine.requests import Answers
 from cluster.machine.rooms import Rooms
 from cluster.machine.semaphores import Semaphores
 from cluster.machine.sessions import Session
+from cluster.machine.several import Batches
 from cluster.machine.tasks import Tasks
 from cluster.machine.tickets import Tickets
 from cluster.machine.tubes import DELAYED, RESERVED
@@ -96,6 +98,7 @@ class Machine:
         core: time, sessions and what else primitives share; for reading.
         locks: for reading, as all primitives are.
         history: what the last entries did. No part of the state.
+        checks: of the commands that may stand in an all-or-nothing batch.
     """
 
     def __init__(self) -> None:
@@ -124,6 +127,7 @@ class Machine:
         )
         core.add(self.primitives)
         self.history = History()
+        self.checks: dict[type[Command], Check] = {}
         self._handlers: dict[type[Command], Handler] = {
             OpenSession: self._open_session,
             KeepAlive: self._keep_alive,
@@ -138,6 +142,8 @@ class Machine:
         for primitive in self.primitives:
             self._handlers.update(primitive.handlers)
             self._timers.update(primitive.timers)
+            self.checks.update(primitive.checks)
+        self._handlers[Several] = Batches(core, self._handlers, self.checks).carry_out
 
     @property
     def now_ms(self) -> int:

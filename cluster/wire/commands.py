@@ -23,7 +23,7 @@ from cluster.wire.cbor import WireError
 COMMAND_BYTES_MAX = 1024 * 1024 + 64 * 1024
 """Room for a KeepAliveMany of the largest size; every other command is far smaller."""
 
-_DEPTH_MAX = 4
+_DEPTH_MAX = 8
 
 _KINDS: dict[int, type[Command]] = {
     kind.__struct_config__.tag: kind  # type: ignore[misc]  # the tags of commands are integers

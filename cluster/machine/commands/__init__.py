@@ -29,6 +29,7 @@ from cluster.machine.commands.base import (
 )
 from cluster.machine.commands.locks import AcquireLock, AcquireLocks, ReleaseLock, ReleaseLocks
 from cluster.machine.commands.sessions import CloseSession, KeepAlive, KeepAliveMany, OpenSession
+from cluster.machine.commands.several import Several
 
 __all__ = [
     "MACHINE_COMMANDS",
@@ -47,6 +48,7 @@ __all__ = [
     "ReleaseLocks",
     "Request",
     "RequestId",
+    "Several",
 ]
 
 MACHINE_COMMANDS: tuple[type[Command], ...] = (

@@ -45,11 +45,15 @@ from cluster.machine.outcome.locks import (
     ReleasedMany,
 )
 from cluster.machine.outcome.sessions import Closed, Opened, Renewed, RenewedMany, SessionInfo
+from cluster.machine.outcome.several import Batched, BatchRefused, BatchUnfit
 
 __all__ = [
     "MACHINE_OUTCOMES",
     "Abandoned",
     "Answer",
+    "BatchRefused",
+    "BatchUnfit",
+    "Batched",
     "Closed",
     "Granted",
     "GrantedMany",
