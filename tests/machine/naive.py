@@ -223,6 +223,23 @@ class Naive:
         """What a wait is told that ran out."""
         raise NotImplementedError
 
+    def holds(self, session: str) -> list[tuple[int, str, str]]:
+        """What a session holds, as (token, name, part), in any order."""
+        raise NotImplementedError
+
+    def records(self) -> list[tuple[Any, ...]]:
+        """What every session's record should say: what it holds and where it waits, in order."""
+        records: list[tuple[Any, ...]] = []
+        for session in self.sessions:
+            held = [(name, part, token) for token, name, part in sorted(self.holds(session.id))]
+            waits = {w.arrival: (w.name, self.position(w)) for w in self.waits_of(session.id)}
+            records.append((session.id, held, [waits[arrival] for arrival in sorted(waits)]))
+        return records
+
+    def waits_of(self, session: str) -> list[NaiveWait]:
+        """The waits of a session."""
+        return [wait for wait in self.waits if wait.session == session]
+
 
 class Stroll:
     """Random entries of one node; a primitive's stroll adds its commands.
@@ -297,6 +314,18 @@ def batch_of(now_ms: int, commands: list[tuple[int, Command]]) -> Batch:
     """The entry as a machine takes it."""
     requests = tuple(Request(seq, command) for seq, command in commands)
     return Batch(now_ms, 0, (Group(Origin("n1", 1), 0, requests),) if requests else ())
+
+
+def records_of(machine: Machine) -> list[tuple[Any, ...]]:
+    """What every session's record says, as `Naive.records` gives it."""
+    return [
+        (
+            info.session,
+            [(name, part, token) for _, name, part, token in info.holds],
+            [(name, position) for _, name, position in info.waits],
+        )
+        for info in machine.sessions.list(machine.now_ms, limit=10**6)
+    ]
 
 
 def step(

@@ -99,6 +99,9 @@ class SemaphoreModel(Naive):
         units, priority = wait.wants
         return self.full(wait.name, units, priority, wait.arrival)
 
+    def holds(self, session: str) -> list[tuple[int, str, str]]:
+        return [(g.token, g.name, str(g.token)) for g in self.grants if g.session == session]
+
     def free(self, session: str) -> list[str]:
         mine = sorted((g for g in self.grants if g.session == session), key=lambda g: g.token)
         self.grants = [g for g in self.grants if g.session != session]

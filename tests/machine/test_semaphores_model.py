@@ -21,7 +21,7 @@ from cluster.machine.machine import Machine
 from cluster.machine.outcome import Outcome, Queued
 from cluster.machine.outcome.semaphores import UnitsGranted
 from cluster.wire import cbor, snapshot
-from tests.machine.naive import Stroll, batch_of, step
+from tests.machine.naive import Stroll, batch_of, records_of, step
 from tests.machine.semaphore_model import SemaphoreModel
 
 WALKS = range(60)
@@ -76,6 +76,7 @@ def test_semaphores_answer_as_the_model_does(number: int, seed: int) -> None:
         assert told == model.apply(machine.index, now_ms, commands)
         walk.read(told)
         assert machine.next_deadline_ms() == model.next_deadline_ms()
+        assert records_of(machine) == model.records()
         for name in NAMES:
             assert machine.semaphores.info(name, machine.now_ms) == model.info(name)
         counts = machine.counts()

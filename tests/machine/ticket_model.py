@@ -106,6 +106,15 @@ class TicketModel(Naive):
     def too_late(self, wait: NaiveWait) -> Outcome:
         return self.none_free(wait.name, wait.wants[0], wait.arrival)
 
+    def holds(self, session: str) -> list[tuple[int, str, str]]:
+        held = [
+            (t.token, t.resource, f"issued:{t.name}") for t in self.tickets if t.issuer == session
+        ]
+        for ticket in self.tickets:
+            if ticket.claim is not None and ticket.claim[0] == session:
+                held.append((ticket.claim[1], ticket.resource, f"claimed:{ticket.name}"))
+        return held
+
     def free(self, session: str) -> list[str]:
         things = [(t.token, "issued", t) for t in self.tickets if t.issuer == session]
         things += [
