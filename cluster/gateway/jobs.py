@@ -550,7 +550,9 @@ STATE: Final = Query(
     {"type": "string", "enum": list(STATES), "default": "ready"},
     "of the jobs",
 )
-KEY: Final = Query("key", _parse_key, None, NAME_SCHEMA, "of the job, as it was put")
+KEY: Final = Query(
+    "key", _parse_key, None, NAME_SCHEMA, "of the job, as it was put", is_required=True
+)
 PLACE: Final = Query(
     "after",
     _parse_place,

@@ -6,8 +6,9 @@ RULE: reads the table of routes and nothing else; what the table does not say is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any, Final
 
 import msgspec
 
@@ -96,7 +97,7 @@ def _path_parameters(row: Route) -> list[dict[str, Any]]:
             "in": "path",
             "required": True,
             "description": f"1..{NAME_BYTES_MAX} bytes of UTF-8, percent-encoded",
-            "schema": dict(SESSION_ID_SCHEMA if name == "session" else NAME_SCHEMA),
+            "schema": dict(_PATH_SCHEMAS.get(name, NAME_SCHEMA)),
         }
         for name in re.findall(r"\{(\w+)\}", row.path)
     ]
@@ -107,7 +108,7 @@ def _query_parameters(row: Route) -> list[dict[str, Any]]:
         {
             "name": query.name,
             "in": "query",
-            "required": False,
+            "required": query.is_required,
             "description": query.meaning,
             "schema": dict(query.schema),
         }
@@ -150,9 +151,11 @@ def _responses(row: Route, schema_of: dict[type[msgspec.Struct], dict[str, Any]]
     for code in dict.fromkeys(row.all_codes):
         by_status.setdefault(replies.KINDS[code].status, []).append(code)
     for status, codes in sorted(by_status.items()):
+        schema = {"schema": _problem(codes, schema_of)}
         responses[str(status)] = {
             "description": "; ".join(f"{code}: {replies.KINDS[code].title}" for code in codes),
-            "content": {replies.PROBLEM_JSON: {"schema": _problem(codes, schema_of)}},
+            "headers": _problem_headers(codes),
+            "content": {replies.PROBLEM_JSON: schema, replies.PROBLEM_CBOR: schema},
         }
     return responses
 
@@ -174,20 +177,35 @@ def _problem(
 
 
 def _headers(row: Route) -> dict[str, Any]:
-    headers: dict[str, Any] = {
-        "Coterie-Index": {
-            "description": "log position that the answer reflects",
-            "schema": {"type": "integer"},
-        }
-    }
-    if row.answer in {replies.SessionOpened, replies.LockGranted}:
+    headers = {"Coterie-Index": _INDEX}
+    if isinstance(row, Write) and "token" in getattr(row.answer, "__struct_fields__", ()):
         headers["Coterie-Token"] = {
             "description": "the fencing token given",
             "schema": {"type": "integer"},
         }
+    if isinstance(row, Write) and 201 in (row.status, *row.also):
+        headers["Location"] = {
+            "description": "path of what was made",
+            "schema": {"type": "string", "format": "uri-reference"},
+        }
     if isinstance(row, Read):
         headers["Coterie-Stale-Ms"] = {
             "description": "on stale reads: how long ago this node last heard from a leader",
+            "schema": {"type": "integer"},
+        }
+    return headers
+
+
+def _problem_headers(codes: list[str]) -> dict[str, Any]:
+    headers = {"Coterie-Index": _INDEX}
+    if any(replies.KINDS[code].retry_after_s is not None for code in codes):
+        headers["Retry-After"] = {
+            "description": "seconds after which to try again",
+            "schema": {"type": "integer"},
+        }
+    if any(replies.KINDS[code].status == HTTPStatus.UNAUTHORIZED for code in codes):
+        headers["WWW-Authenticate"] = {
+            "description": "what is wanted in Authorization",
             "schema": {"type": "string"},
         }
     return headers
@@ -195,3 +213,15 @@ def _headers(row: Route) -> dict[str, Any]:
 
 def _content(schema: dict[str, Any]) -> dict[str, Any]:
     return {replies.JSON: {"schema": schema}, replies.CBOR: {"schema": schema}}
+
+
+# What is named otherwise than things are. Jobs are numbered.
+_PATH_SCHEMAS: Final[Mapping[str, Mapping[str, object]]] = {
+    "session": SESSION_ID_SCHEMA,
+    "job": {"type": "string", "pattern": "^[1-9][0-9]{0,17}$"},
+}
+_INDEX: Final = {
+    "description": "log position that the answer reflects",
+    "required": True,
+    "schema": {"type": "integer"},
+}

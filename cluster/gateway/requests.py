@@ -61,7 +61,11 @@ Duration = Annotated[
     int | str,
     msgspec.Meta(
         description='"250ms", "30s", "1h30m", "2d", "PT30S", or milliseconds',
-        extra_json_schema={"minimum": 0, "pattern": durations.PATTERN},
+        extra_json_schema={
+            "minimum": 0,
+            "pattern": durations.PATTERN,
+            "maxLength": durations.TEXT_MAX,
+        },
     ),
 ]
 Priority = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**32 - 1, description="smaller goes first")]
@@ -99,6 +103,7 @@ class Query(NamedTuple):
     default: object
     schema: Mapping[str, object]
     meaning: str
+    is_required: bool = False
 
 
 class BodyReader:
@@ -142,6 +147,14 @@ class BodyReader:
             value = cbor.decode_plain(data, max_bytes=len(data))
         except cbor.WireError as error:
             raise bad_request("body", str(error)) from None
+        return self.convert(value)
+
+    def convert(self, value: object) -> Body:
+        """Return the body's value, made of plain values.
+
+        Raises:
+            Problem: `bad_request` that names the field.
+        """
         try:
             return msgspec.convert(value, self._kind)
         except msgspec.ValidationError as error:
@@ -365,11 +378,19 @@ class QueryReader:
                 raise bad_request(name[:80], f"is no query parameter here; there are: {names}")
             if name in given:
                 raise bad_request(name, "is given twice")
-            try:
-                given[name] = query.parse(text)
-            except ValueError as error:
-                raise bad_request(name, str(error)) from None
+            given[name] = self.parse(name, text)
         return self._defaults | given
+
+    def parse(self, name: str, text: str) -> Any:
+        """Return one parameter that is known.
+
+        Raises:
+            Problem: it is senseless.
+        """
+        try:
+            return self._known[name].parse(text)
+        except ValueError as error:
+            raise bad_request(name, str(error)) from None
 
 
 def path_segment(raw: str, field: str) -> str:
@@ -477,7 +498,12 @@ WAIT: Final = Query(
     "wait",
     _parse_wait,
     None,
-    {"type": "string", "pattern": f"^[0-9]+$|{durations.PATTERN}", "examples": ["30s"]},
+    {
+        "type": "string",
+        "pattern": f"^[0-9]+$|{durations.PATTERN}",
+        "maxLength": durations.TEXT_MAX,
+        "examples": ["30s"],
+    },
     "how long to wait at most, up to 1h; default 0",
 )
 CONSISTENCY: Final = Query(

@@ -50,7 +50,12 @@ from cluster.machine.outcome.tickets import ResourceInfo, TicketInfo
 
 SESSION_GONE = ("session_not_found", "session_expired")
 SESSION: Final = Query(
-    "session", str, None, SESSION_ID_SCHEMA, "the session that issued the ticket"
+    "session",
+    str,
+    None,
+    SESSION_ID_SCHEMA,
+    "the session that issued the ticket",
+    is_required=True,
 )
 
 

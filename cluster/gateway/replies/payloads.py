@@ -11,7 +11,13 @@ import msgspec
 
 _BASE64_FORM: Final = {
     "type": "object",
-    "properties": {"base64": {"type": "string", "contentEncoding": "base64"}},
+    "properties": {
+        "base64": {
+            "type": "string",
+            "contentEncoding": "base64",
+            "pattern": "^(?:[0-9A-Za-z+/]{4})*(?:[0-9A-Za-z+/]{2}==|[0-9A-Za-z+/]{3}=)?$",
+        }
+    },
     "required": ["base64"],
     "additionalProperties": False,
 }
