@@ -69,6 +69,12 @@ class Route:
     body_bytes_max: int = BODY_BYTES_MAX
 
     @property
+    def operation(self) -> str:
+        """Its name where method and path are no name: `post_locks_name_acquire`."""
+        words = re.findall(r"\w+", self.path.removeprefix("/v1"))
+        return "_".join((self.method.lower(), *words))
+
+    @property
     def all_codes(self) -> tuple[str, ...]:
         """Every problem code this route can answer with, in order of the table."""
         return (*COMMON_CODES, *self.codes)

@@ -47,7 +47,7 @@ from cluster.node.clock import monotonic
 from cluster.telemetry.logs import Sampler
 from cluster.telemetry.metrics import Metrics
 
-NATIVE_ROUTES: tuple[Route, ...] = (
+_PRIMITIVES: tuple[Route, ...] = (
     *sessions.ROUTES,
     *locks.ROUTES,
     *semaphores.ROUTES,
@@ -56,7 +56,11 @@ NATIVE_ROUTES: tuple[Route, ...] = (
     *rooms.ROUTES,
     *jobs.ROUTES,
     *tasks.ROUTES,
-    *several.ROUTES,
+)
+
+NATIVE_ROUTES: tuple[Route, ...] = (
+    *_PRIMITIVES,
+    *several.routes(_PRIMITIVES),
     *watch.ROUTES,
     *explain.ROUTES,
     *cluster.ROUTES,

@@ -87,18 +87,12 @@ _MODULES: Final = (
     rooms,
     jobs,
     tasks,
-    several,
 )
 
 REASONS: Final[Mapping[str, type[msgspec.Struct]]] = {
-    code: reason for module in _MODULES for code, reason in module.REASONS.items()
+    code: reason for module in (*_MODULES, several) for code, reason in module.REASONS.items()
 }
 """Members that refusals add to the problem document, by code."""
-
-_TABLE: Final[Mapping[type[Outcome], Reply]] = {
-    outcome: reply for module in _MODULES for outcome, reply in module.REPLIES.items()
-}
-OUTCOMES_KNOWN: Final = frozenset(_TABLE)
 
 
 def from_outcome(outcome: Outcome) -> Answer:
@@ -108,3 +102,11 @@ def from_outcome(outcome: Outcome) -> Answer:
         Problem: the outcome is a refusal.
     """
     return _TABLE[type(outcome)](outcome)
+
+
+_TABLE: Final[Mapping[type[Outcome], Reply]] = {
+    **{outcome: reply for module in _MODULES for outcome, reply in module.REPLIES.items()},
+    # What a batch is told is made of what its commands are told.
+    **several.replies(from_outcome),
+}
+OUTCOMES_KNOWN: Final = frozenset(_TABLE)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 else:
     Single = reduce(or_, SINGLE_COMMANDS)
 
-_LARGE = (ReserveJobs, Work)
+LARGE_ANSWERS = (ReserveJobs, Work)
 """Whose answers may have a megabyte each."""
 
 
@@ -68,7 +68,7 @@ class Several(Command, frozen=True, tag=150):
         """
         if any(getattr(command, "wait_ms", 0) > 0 for command in self.commands):
             raise ValueError("a command of a batch waits")
-        if sum(isinstance(command, _LARGE) for command in self.commands) > (
+        if sum(isinstance(command, LARGE_ANSWERS) for command in self.commands) > (
             limits.LARGE_ANSWERS_PER_BATCH_MAX
         ):
             raise ValueError("too many commands of a batch have large answers")
