@@ -45,6 +45,8 @@ BUFFER_BYTES_MAX = 64 * 2**20
 """Bytes that may wait for one peer; beyond it the connection is reset."""
 STRANGERS_MAX = 64
 """Connections that may be in their handshake at a time; the oldest makes room."""
+ERRORS_TOLD_MAX = 8
+"""Different errors of one peer that are logged between two connections to it."""
 
 _HEAD_BYTES = 20
 _HEAD = struct.Struct(">I16s").pack
@@ -188,6 +190,8 @@ class Transport:
     ):
         self.stats: dict[str, PeerStats] = {peer: PeerStats() for peer in peers}
         self.strangers = StrangerStats()
+        # Why a peer could not be reached, as far as the log has it, since it last was.
+        self._told: dict[str, set[str]] = {peer: set() for peer in peers}
         self._party = Party(
             cluster=cluster,
             node=node,
@@ -479,6 +483,7 @@ class Transport:
     def _established(self, wire: _Outbound) -> None:
         self._outbound[wire.peer] = wire
         wire.stats.connects += 1
+        self._told[wire.peer].clear()
         logger.info("connected to peer %s", wire.peer)
         self._receiver.on_connected(wire.peer)
 
@@ -490,10 +495,12 @@ class Transport:
         self._receiver.on_disconnected(wire.peer)
 
     def _note(self, peer: str, error: str) -> None:
-        stats = self.stats[peer]
-        # A peer that is down is dialled every second: say it once.
-        if stats.last_error != error:
-            stats.last_error = error
+        self.stats[peer].last_error = error
+        # A peer that is down is dialled every second, and behind a proxy it fails in turns in one
+        # way and another: say each once until it is connected again.
+        told = self._told[peer]
+        if error not in told and len(told) < ERRORS_TOLD_MAX:
+            told.add(error)
             logger.warning("not connected to peer %s: %s", peer, error)
 
     # Signs of life.

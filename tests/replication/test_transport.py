@@ -23,7 +23,7 @@ import pytest
 import trustme
 
 from cluster.replication.handshake import Dialler, Listener, Party, Session
-from cluster.replication.transport import STRANGERS_MAX, Pace, Transport
+from cluster.replication.transport import ERRORS_TOLD_MAX, STRANGERS_MAX, Pace, Transport
 
 SECRET = b"correct horse battery staple"
 DEADLINE_S = 20.0
@@ -861,6 +861,41 @@ async def test_a_peer_without_its_certificate_is_refused(name: str | None) -> No
             await until(lambda: second.transport.stats["n1"].last_error)
             assert not second.transport.connected
         assert not first.transport.connected
+
+
+async def test_errors_that_take_turns_are_logged_once_each(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A proxy whose peer is down answers now so, now so, for hours; the log says it in two lines."""
+    caplog.set_level(logging.INFO)
+    proxy = bound()
+    at = address(proxy)
+    node = Node("n1", ("127.0.0.1", 0), {"n2": at}, pace=HASTY)
+    loop = asyncio.get_running_loop()
+    async with running(node):
+        for _ in range(4):
+            # Refused while nobody listens, closed at once while somebody does.
+            await until(lambda: "Connect call" in (node.transport.stats["n2"].last_error or ""))
+            proxy.listen()
+            proxy.setblocking(False)
+            connection, _ = await loop.sock_accept(proxy)
+            connection.close()
+            await until(lambda: "Connect call" not in (node.transport.stats["n2"].last_error or ""))
+            proxy.close()
+            proxy = socket.socket()
+            proxy.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            proxy.bind(at)
+        said = [r.getMessage() for r in caplog.records if "not connected" in r.getMessage()]
+        assert len(said) == len(set(said))
+        assert 2 <= len(said) <= ERRORS_TOLD_MAX
+        # Connected, and gone again: that is news.
+        second = Node("n2", proxy, {"n1": ("127.0.0.1", node.transport.port)}, pace=HASTY)
+        async with running(second):
+            await until(lambda: "n2" in node.transport.connected)
+        await until(lambda: "n2" not in node.transport.connected)
+        await until(lambda: "Connect call" in (node.transport.stats["n2"].last_error or ""))
+        again = [r.getMessage() for r in caplog.records if "not connected" in r.getMessage()]
+        assert len(again) > len(said)
 
 
 async def test_a_plain_dial_to_a_tls_port_is_refused() -> None:
