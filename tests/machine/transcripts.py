@@ -9,8 +9,10 @@ entries, each of them requests above a line and answers below it:
       n1/2  Queued name=orders position=1
 
 `n1/2` is request 2 of node n1 (`n1.2/1`: of its second life). A request may carry `ack=N`, `key=K`
-and `print=F`. `(reload)` alone on a line replaces the machine by one loaded from its own snapshot.
-Lines that start with # are kept as they are.
+and `print=F`; a value that starts with a bracket is JSON in single quotes, with bytes in base64.
+`entry 3 at 40 ms, wall 9000 ms` says what the leader's wall clock shows, otherwise 0. `(reload)`
+alone on a line replaces the machine by one loaded from its own snapshot. Lines that start with #
+are kept as they are.
 
 `python -m tests.machine.transcripts --write` writes the answers anew: then read the difference.
 """
@@ -31,7 +33,7 @@ from cluster.wire import snapshot
 
 FOLDER = Path(__file__).parent.parent / "transcripts"
 
-_ENTRY = re.compile(r"entry (\d+) at (\d+) ms")
+_ENTRY = re.compile(r"entry (\d+) at (\d+) ms(?:, wall (\d+) ms)?")
 _REQUEST = re.compile(r"  (\w+)(?:\.(\d+))?/(\d+)  (\w+)(.*)")
 _COMMANDS: dict[str, type[Command]] = {kind.__name__: kind for kind in MACHINE_COMMANDS}
 
@@ -40,15 +42,15 @@ def replay(text: str) -> str:
     """Run a transcript's requests; gives the transcript with the answers they get."""
     machine = Machine()
     lines: list[str] = []
-    entry: tuple[int, int] | None = None
+    entry: tuple[int, int, int] | None = None
     requests: list[tuple[Origin, int, Request]] = []
     is_asking = False
 
     def finish() -> None:
         nonlocal entry, requests
         if entry is not None:
-            index, now_ms = entry
-            answers = machine.apply(index, Batch(now_ms, 0, _groups(requests)))
+            index, now_ms, wall_ms = entry
+            answers = machine.apply(index, Batch(now_ms, wall_ms, _groups(requests)))
             lines.append("  ----")
             lines.extend(f"  {_show(answer)}" for answer in answers)
             lines.append("")
@@ -65,7 +67,7 @@ def replay(text: str) -> str:
         elif match := _ENTRY.fullmatch(line):
             finish()
             is_asking = True
-            entry = (int(match[1]), int(match[2]))
+            entry = (int(match[1]), int(match[2]), int(match[3] or 0))
             lines.append(line)
         elif line == "  ----":
             is_asking = False
@@ -83,7 +85,10 @@ def _request(match: re.Match[str]) -> tuple[Origin, int, Request]:
     fields: dict[str, object] = {}
     for word in shlex.split(match[5]):
         name, _, value = word.partition("=")
-        fields[name] = tuple(value.split(",")) if name == "sessions" else value
+        if name == "sessions":
+            fields[name] = tuple(value.split(","))
+        else:
+            fields[name] = msgspec.json.decode(value) if value.startswith("[") else value
     ack = int(str(fields.pop("ack", 0)))
     key, fingerprint = fields.pop("key", None), fields.pop("print", None)
     command: Command | None = None
