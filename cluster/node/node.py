@@ -15,6 +15,7 @@ from cluster import errors
 from cluster.machine.commands import Abandon, Command, Origin, RequestId
 from cluster.machine.machine import Machine
 from cluster.machine.outcome import Outcome, Queued, Void, Withdrawn
+from cluster.machine.undo import undo
 from cluster.node import schedules
 from cluster.node.batcher import Batcher
 from cluster.node.clock import ClusterClock
@@ -95,6 +96,8 @@ class Node:
         )
         self._inbox: list[tuple[str, bytes]] = []
         self._fresh: list[int] = []
+        # Parked requests of clients that are gone, until it is certain how they ended.
+        self._forsaken: set[int] = set()
         self._reads = Reads()
         self._peers = Peers(settings.peers, fresh_for=2 * settings.status_every)
         # No two lives use the same numbers: an answer to a former one names an index that is too old.
@@ -180,7 +183,8 @@ class Node:
         if not waiting.sent:
             self._pending.settle(handle)
         elif waiting.is_parked:
-            self._abandon(handle)
+            self._pending.settle(handle)
+            self._abandon(handle, waiting)
 
     def read(self, on_ready: OnReply, *, timeout_ms: int = 10_000) -> None:
         """Call `on_ready` once the local state holds all that was acknowledged before this call."""
@@ -390,6 +394,10 @@ class Node:
         if self.machine.index != index:
             raise WireError(f"a snapshot of entry {index} holds a state of {self.machine.index}")
         self._cluster_clock.see(self._clock(), self.machine.now_ms)
+        for seq in sorted(self._forsaken):
+            outcome = self.machine.answer(RequestId(*self._origin, seq))
+            if outcome is not None and type(outcome) is not Queued:
+                self._on_outcome(seq, outcome, index)
         for seq, waiting in self._pending.items():
             outcome = self.machine.answer(RequestId(*self._origin, seq))
             if outcome is not None:
@@ -399,7 +407,7 @@ class Node:
         for seq in self.machine.waits_of(self._origin):
             if self._pending.get(seq) is None:
                 # Given up before we heard that it stands in a queue.
-                self._abandon(seq)
+                self._abandon(seq, None)
 
     def next_payload(self) -> bytes | None:
         """Seal what is queued, or a timer entry where a deadline is due."""
@@ -424,14 +432,19 @@ class Node:
             waiting = self._pending.park(seq)
             if waiting is None or waiting.hung_up:
                 # Given up before it was applied: nobody else would take it out of its queue.
-                self._abandon(seq)
+                self._abandon(seq, self._pending.settle(seq))
             elif self.draining:
                 self._withdraw(seq, waiting)
         elif kind is not Void:
             # Void is the answer to a late repeat of what was answered or given up before.
             waiting = self._pending.settle(seq)
             if waiting is None:
+                if seq in self._forsaken:
+                    self._forsaken.discard(seq)
+                    self._undo(outcome)
                 return
+            if waiting.hung_up and waiting.request.key is None:
+                self._undo(outcome)
             if kind is Withdrawn and waiting.is_leaving:
                 # Applied, so it is certain: it was never granted and never will be.
                 waiting.on_reply(
@@ -445,11 +458,12 @@ class Node:
         if waiting is not None:
             waiting.on_reply(Failed(error))
             if waiting.is_parked:
-                self._abandon(seq)
+                self._abandon(seq, waiting)
 
-    def _abandon(self, seq: int) -> None:
-        """Take a parked request of a client that is gone out of its queue."""
-        self._pending.settle(seq)
+    def _abandon(self, seq: int, waiting: Waiting | None) -> None:
+        """Take a parked request, settled already, of a client that is gone out of its queue."""
+        if waiting is not None and waiting.request.key is None:
+            self._forsaken.add(seq)
         self._take_out(seq)
 
     def _withdraw(self, seq: int, waiting: Waiting) -> None:
@@ -460,11 +474,21 @@ class Node:
 
     def _take_out(self, seq: int) -> None:
         """Have the machine end a wait, by a command: a replicated queue changes by the log only."""
-        abandon_seq, now = self._pending.next_seq(), self._clock()
-        request = ForwardedRequest(abandon_seq, commands.encode(Abandon(seq)))
-        # It must reach the log even if that takes long: nobody else would free the place.
-        self._pending.add(Waiting(request, _ignore, now, now + 3600.0, 0.0, hung_up=True))
-        self._fresh.append(abandon_seq)
+        # Once that is applied, no answer of the wait can come any more.
+        self._say(Abandon(seq), lambda _reply: self._forsaken.discard(seq))
+
+    def _undo(self, outcome: Outcome) -> None:
+        """Take back what a client was to be told that is gone, and that has no key to ask again."""
+        for command in undo(outcome):
+            self._say(command, _ignore)
+
+    def _say(self, command: Command, on_reply: OnReply) -> None:
+        """Submit a command of our own."""
+        seq, now = self._pending.next_seq(), self._clock()
+        request = ForwardedRequest(seq, commands.encode(command))
+        # It must reach the log even if that takes long: nobody else would do it.
+        self._pending.add(Waiting(request, on_reply, now, now + 3600.0, 0.0, hung_up=True))
+        self._fresh.append(seq)
         self._wake()
 
     # ---- to the leader

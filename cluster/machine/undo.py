@@ -1,0 +1,32 @@
+"""Undo: what takes back an outcome that nobody heard of.
+
+RULE: a table of values. A node that gets an answer for a client that has hung up, and that sent no
+Idempotency-Key under which it could ask again, submits these commands. Each must be harmless when
+somebody else has heard of the same thing, or when the thing has moved on: conditional on a token.
+What a session holds is not here: it ends with its session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cluster.machine.commands import Command
+from cluster.machine.commands.fifos import UnhearTurn
+from cluster.machine.outcome import Outcome
+from cluster.machine.outcome.fifos import TurnAccepted
+
+
+def undo(outcome: Outcome) -> tuple[Command, ...]:
+    """Return what takes an outcome back; nothing for most."""
+    made = _UNDONE.get(type(outcome))
+    return () if made is None else made(outcome)
+
+
+def _unhear(outcome: TurnAccepted) -> tuple[Command, ...]:
+    return (UnhearTurn(outcome.name, outcome.ticket, outcome.token),)
+
+
+_UNDONE: Mapping[type[Outcome], Callable[[Any], tuple[Command, ...]]] = {
+    TurnAccepted: _unhear,
+}
