@@ -22,7 +22,8 @@ class Event(NamedTuple):
         name: of the thing.
         session: whom it concerns; None where nobody with a session.
         token: of the grant it is about; 0 where there is none.
-        more: further members, in order, for people and programs.
+        more: further members, in order, for people and programs. One that is called as `PARTS`
+            says names a part of the thing.
     """
 
     what: str
@@ -31,6 +32,48 @@ class Event(NamedTuple):
     session: str | None = None
     token: int = 0
     more: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def path(self) -> str:
+        """Where it happened, as in the API, with names as they are: `/fifos/f/tickets/t`."""
+        path = path_of(self.kind, self.name)
+        part = PARTS.get(self.kind)
+        if part is not None:
+            for member, value in self.more:
+                if member == part:
+                    return f"{path}/{part}s/{value}"
+        return path
+
+
+COLLECTIONS = {
+    "session": "sessions",
+    "lock": "locks",
+    "semaphore": "semaphores",
+    "ticket": "resources",
+    "fifo": "fifos",
+    "room": "rooms",
+    "tube": "tubes",
+    "task": "pools",
+}
+"""By kind: how the API calls where such things are."""
+
+PARTS = {"ticket": "ticket", "fifo": "ticket", "tube": "job", "task": "task"}
+"""By kind: how the part of a thing is called that an event is about."""
+
+_KINDS = {collection: kind for kind, collection in COLLECTIONS.items()}
+
+
+def path_of(kind: str, name: str) -> str:
+    """Where a thing is, as in the API: `/locks/orders`."""
+    return f"/{COLLECTIONS[kind]}/{name}"
+
+
+def thing_at(path: str) -> tuple[str, str] | None:
+    """Kind and name of the thing at a path; None if there is no such place."""
+    empty, _, rest = path.removeprefix("/v1").partition("/")
+    collection, _, name = rest.partition("/")
+    kind = _KINDS.get(collection)
+    return None if empty or kind is None or not name else (kind, name)
 
 
 class History:
@@ -60,7 +103,7 @@ class History:
         """Remember nothing from before this position: the state came from a snapshot."""
         self._entries.clear()
         self._kept = 0
-        self.first = index
+        self.first = index + 1
 
     def after(self, index: int) -> Iterator[tuple[int, list[Event]]]:
         """Every remembered entry behind this position, in order."""

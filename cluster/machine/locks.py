@@ -219,8 +219,11 @@ class Locks:
 
     def blockers(self, name: str, session: str, place: Place | None) -> Iterator[Blocker]:
         """All holders that are in the way, then all waiters before."""
-        lock = self._by_name.get(name)
-        if lock is None:
+        lock, owner = self._by_name.get(name), self._core.sessions.get(session)
+        if lock is None or owner is None:
+            return
+        shared = isinstance(place, LockPlace | MultiPlace) and _mode(place, name)
+        if is_enough(self._book.own(owner, name), shared):
             return
         for grant in lock.holders.values():
             if grant.session != session:
