@@ -120,6 +120,7 @@ class Slots:
             return "started"
         if overlap == BUFFER and timing.buffered_ms is None:
             timing.buffered_ms = slot_ms
+            self._tell("buffered", task, (("slot_ms", slot_ms),))
             return "buffered"
         timing.skipped += 1
         self._tell("skipped", task, (("slot_ms", slot_ms),))

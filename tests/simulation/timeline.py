@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from cluster.errors import CoterieError
 from cluster.machine.commands import Batch, Command, RequestId
+from cluster.machine.commands.tasks import Work
 from cluster.machine.machine import Machine
 from cluster.machine.outcome import (
     Answer,
@@ -25,6 +26,8 @@ from cluster.machine.outcome import (
     Void,
     Withdrawn,
 )
+from cluster.machine.outcome.tasks import Worked
+from cluster.machine.parked import Parked as StandingRequest
 from cluster.wire import batch as wire_batch
 from tests.simulation.invariants import Violation
 from tests.simulation.workloads.base import Book, Complain, Entry, Fresh, Parked
@@ -80,6 +83,8 @@ class Timeline:
         self._refused: dict[RequestId, CoterieError] = {}
         self._awaited: set[RequestId] = set()
         self._parked: set[RequestId] = set()
+        self._waited: set[RequestId] = set()
+        self._arrivals = 0  # of waits, before the present entry
         self._leases: dict[str, Lease] = {}
         self._commands: dict[RequestId, Command | None] = {}
         self._token = 0
@@ -187,7 +192,9 @@ class Timeline:
         expired = self._expire(now_ms)
         closed: set[str] = set()
         tokens: dict[int, object] = {}
-        fresh, queued, left = self._sort(index, answers)
+        fresh, queued, left, working = self._sort(index, answers)
+        for request_id, session in working:
+            self._renew(index, session, now_ms, request_id)
         for request_id, _, outcome in fresh:
             if isinstance(outcome, Opened):
                 tokens[outcome.token] = outcome
@@ -219,6 +226,7 @@ class Timeline:
         )
         for book in self.books:
             book.applied(entry)
+        self._arrivals = self.machine.core.arrivals
         self._check_tokens(index, tokens)
         self._check_waiters(index)
         self._check_sessions(index)
@@ -229,8 +237,13 @@ class Timeline:
 
     def _sort(
         self, index: int, answers: list[Answer]
-    ) -> tuple[list[Fresh], list[Parked], list[RequestId]]:
-        """Answers that took effect now, not those repeated; waits that began; waits given up."""
+    ) -> tuple[list[Fresh], list[Parked], list[RequestId], list[tuple[RequestId, str]]]:
+        """Answers that took effect now, not those repeated; waits that began; waits given up.
+
+        And requests for work, with their sessions: such a request is a keepalive, when it is first
+        heard of, whether it is answered or has to wait.
+        """
+        working: list[tuple[RequestId, str]] = []
         fresh: list[Fresh] = []
         queued: list[Parked] = []
         left: list[RequestId] = []
@@ -249,7 +262,11 @@ class Timeline:
             if isinstance(outcome, Queued):
                 if request not in self._parked:
                     self._parked.add(request)
-                    queued.append(Parked(request, self._commands.get(request)))
+                    self._waited.add(request)
+                    command = self._commands.get(request)
+                    queued.append(Parked(request, command))
+                    if isinstance(command, Work) and self._began_to_wait(request):
+                        working.append((request, command.session))
                 continue
             self._parked.discard(request)
             known = self._answers.get(request)
@@ -265,11 +282,18 @@ class Timeline:
             first = None if key is None else self._by_key.get(key)
             if first is None:
                 fresh.append(Fresh(request, self._commands.get(request), outcome))
+                if isinstance(outcome, Worked) and request not in self._waited:
+                    working.append((request, outcome.session))
                 if key is not None:
                     self._by_key[key] = outcome
             elif first != outcome:
                 self._complain("exactly once", f"key {key} was {first}, now {outcome} at {index}")
-        return fresh, queued, left
+        return fresh, queued, left, working
+
+    def _began_to_wait(self, request: RequestId) -> bool:
+        """Whether a wait began with this request in this entry; no repeat that joined an old one."""
+        parked = self.machine.requests.answer(request)
+        return not isinstance(parked, StandingRequest) or parked.order > self._arrivals
 
     def _expire(self, now_ms: int) -> set[str]:
         """End the sessions whose time has come, and see that it has not come too early."""
