@@ -250,7 +250,7 @@ class _Records:
             assert isinstance(place, TubePlace)
             yield (
                 len(place.tubes),
-                [list(place.tubes), place.session, place.limit, place.arrival, place.since_ms],
+                [list(place.names), place.session, place.limit, place.arrival, place.since_ms],
             )
 
     def load_places(self, records: Iterable[_PlaceRecord], restoring: Restoring) -> None:
@@ -263,12 +263,9 @@ class _Records:
             must(len(dict.fromkeys(record.tubes)) == len(record.tubes), "a place stands twice")
             must(record.limit > 0, "somebody waits for nothing")
             last = (record.tubes[0], record.arrival)
-            for name in record.tubes:
-                must(name in stock.tubes, "somebody waits for no tube")
+            tubes = tuple(stock.tubes[name] for name in record.tubes)
             places.append(
-                TubePlace(
-                    record.tubes, record.session, record.limit, record.arrival, record.since_ms
-                )
+                TubePlace(tubes, record.session, record.limit, record.arrival, record.since_ms)
             )
             restoring.stand(places[-1])
         for place in sorted(places, key=attrgetter("arrival")):

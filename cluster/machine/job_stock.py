@@ -97,15 +97,14 @@ class Stock:
 
     def enter(self, place: TubePlace) -> None:
         """Put a place into all its queues, the last of each."""
-        for name in place.tubes:
-            self.tube(name).waiters.append(place)
+        for tube in place.tubes:
+            tube.waiters.append(place)
         self.waiters += 1
 
     def leave(self, place: TubePlace) -> None:
         """Take a place out of all its queues."""
         self.waiters -= 1
-        for name in place.tubes:
-            tube = self.tubes[name]
+        for tube in place.tubes:
             del tube.waiters[tube.rank(place)]
             self.tidy(tube)
 
@@ -215,12 +214,10 @@ class Stock:
     # Reservations.
 
     def take(
-        self, names: tuple[str, ...], limit: int, session: Session | None
+        self, tubes: Iterable[Tube], limit: int, session: Session | None
     ) -> tuple[Reservation, ...]:
         """Reserve the first jobs over all these tubes, as many as one may have."""
-        giving = [
-            tube for name in names if (tube := self.tubes.get(name)) is not None and tube.gives
-        ]
+        giving = [tube for tube in tubes if tube.gives]
         if not giving:
             return ()
         if session is not None:

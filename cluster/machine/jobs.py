@@ -162,24 +162,23 @@ class Jobs:
                 return core.gone(command.session)
             if (refusal := core.no_room(session)) is not None:
                 return refusal
-        taken = self.stock.take(command.tubes, command.limit, session)
+        stock, names = self.stock, tuple(dict.fromkeys(command.tubes))
+        known = [tube for name in names if (tube := stock.tubes.get(name)) is not None]
+        taken = stock.take(known, command.limit, session)
         if taken:
             return Reserved(taken)
         if command.wait_ms <= 0:
             return _NOTHING
         if core.is_full:
             return QueueFull("parked requests", limits.PARKED_MAX)
-        names = tuple(dict.fromkeys(command.tubes))
-        new = 0
-        for name in names:
-            known = self.stock.tubes.get(name)
-            new += known is None
-            if known is not None and len(known.waiters) >= limits.WAITERS_PER_TUBE_MAX:
-                return QueueFull("waiters of a tube", limits.WAITERS_PER_TUBE_MAX)
-        if new and len(self.stock.tubes) + new > limits.TUBES_MAX:
+        if any(len(tube.waiters) >= limits.WAITERS_PER_TUBE_MAX for tube in known):
+            return QueueFull("waiters of a tube", limits.WAITERS_PER_TUBE_MAX)
+        new = len(names) - len(known)
+        if new and len(stock.tubes) + new > limits.TUBES_MAX:
             return QueueFull("tubes", limits.TUBES_MAX)
-        place = TubePlace(names, command.session, command.limit, core.next_arrival(), core.now_ms)
-        self.stock.enter(place)
+        tubes = tuple(stock.tube(name) for name in names)
+        place = TubePlace(tubes, command.session, command.limit, core.next_arrival(), core.now_ms)
+        stock.enter(place)
         return core.park(place, command.wait_ms)
 
     def reserve_one(self, command: ReserveJob, _: RequestId) -> OneReserved | Refusal:

@@ -12,7 +12,7 @@ the garbage collector, whose rounds would otherwise take longer the more jobs th
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import ClassVar
 
@@ -207,16 +207,26 @@ class TubePlace(Place):
 
     def __init__(
         self,
-        tubes: tuple[str, ...],
+        tubes: tuple[Tube, ...],
         session: str | None,
         limit: int,
         arrival: int,
         since_ms: int,
     ) -> None:
-        super().__init__(tubes[0], session, arrival)
+        super().__init__(tubes[0].name, session, arrival)
         self.tubes = tubes
         self.limit = limit
         self.since_ms = since_ms
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All tubes it is for."""
+        return tuple(tube.name for tube in self.tubes)
+
+    def stands(self, position: Callable[[Place], int]) -> Iterator[tuple[str, int]]:
+        """Its position in each queue."""
+        for tube in self.tubes:
+            yield tube.name, tube.rank(self) + 1
 
 
 class Tube:

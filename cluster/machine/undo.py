@@ -13,8 +13,10 @@ from typing import Any
 
 from cluster.machine.commands import Command
 from cluster.machine.commands.fifos import UnhearTurn
+from cluster.machine.commands.jobs import ReturnJob
 from cluster.machine.outcome import Outcome
 from cluster.machine.outcome.fifos import TurnAccepted
+from cluster.machine.outcome.jobs import OneReserved, Reserved
 
 
 def undo(outcome: Outcome) -> tuple[Command, ...]:
@@ -27,6 +29,16 @@ def _unhear(outcome: TurnAccepted) -> tuple[Command, ...]:
     return (UnhearTurn(outcome.name, outcome.ticket, outcome.token),)
 
 
+def _return(outcome: Reserved) -> tuple[Command, ...]:
+    return tuple(ReturnJob(one.job, one.token) for one in outcome.jobs)
+
+
+def _return_one(outcome: OneReserved) -> tuple[Command, ...]:
+    return (ReturnJob(outcome.reservation.job, outcome.reservation.token),)
+
+
 _UNDONE: Mapping[type[Outcome], Callable[[Any], tuple[Command, ...]]] = {
     TurnAccepted: _unhear,
+    Reserved: _return,
+    OneReserved: _return_one,
 }

@@ -28,6 +28,7 @@ from cluster.machine.commands.jobs import (
 from cluster.machine.machine import Machine
 from cluster.machine.outcome import (
     Abandoned,
+    Outcome,
     Queued,
     QueueFull,
     SessionExpired,
@@ -52,6 +53,7 @@ from cluster.machine.outcome.jobs import (
     TubeKicked,
     TubePaused,
 )
+from cluster.machine.undo import undo
 from cluster.wire import cbor, commands
 from tests.machine.drive import Drive
 
@@ -68,6 +70,12 @@ def taken(drive: Drive, *tubes: str, **more: Any) -> list[Reservation]:
     outcome = drive.one(ReserveJobs(tubes or MAIL, **more))
     assert isinstance(outcome, Reserved)
     return list(outcome.jobs)
+
+
+def reserved(outcome: Outcome) -> tuple[Reservation, ...]:
+    """What an answer gave out."""
+    assert isinstance(outcome, Reserved)
+    return outcome.jobs
 
 
 def ids(jobs: list[Reservation]) -> list[int]:
@@ -174,6 +182,15 @@ class TestWaiting:
         assert drive.machine.jobs.pictures.tube("a", 0) is None
         drive.one(put("a"))
         assert drive.machine.jobs.pictures.totals().ready == 1
+
+    def test_a_session_shows_each_queue_in_which_it_waits(self) -> None:
+        """With its position there."""
+        drive = Drive()
+        (session,) = drive.open(1000, now_ms=0)
+        drive.ask(ReserveJobs(("b",), wait_ms=50), ReserveJobs(("a", "b"), session, wait_ms=50))
+        info = drive.machine.sessions.info(session, 0)
+        assert info is not None
+        assert info.waits == (("tube", "a", 1), ("tube", "b", 2))
 
     def test_a_wait_that_runs_out_gets_an_empty_answer(self) -> None:
         """And leaves no trace."""
@@ -313,6 +330,16 @@ class TestReservation:
         assert drive.one(ReturnJob(job, token)) == JobMoved(job, "mail", "ready")
         assert seen(drive, job).reserves == 0
         assert taken(drive)[0].attempt == 1
+
+    def test_what_takes_a_reservation_back_is_known(self) -> None:
+        """Every job of an answer that nobody heard; what came after that is left alone."""
+        drive = Drive()
+        drive.ask(put(), put(), put())
+        answers = [drive.one(ReserveJobs(MAIL, limit=2)), drive.one(ReserveJob(3))]
+        drive.one(DeleteJob(1, next(iter(reserved(answers[0]))).token))
+        made = [command for answer in answers for command in undo(answer)]
+        assert [type(outcome) for outcome in drive.ask(*made)] == [JobNotFound, JobMoved, JobMoved]
+        assert ids(taken(drive, limit=9)) == [2, 3]
 
 
 def held_commands(job: int, token: int) -> list[Command]:
