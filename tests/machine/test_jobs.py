@@ -55,6 +55,7 @@ from cluster.machine.outcome.jobs import (
 )
 from cluster.machine.undo import undo
 from cluster.wire import cbor, commands
+from cluster.wire.cbor import WireError
 from tests.machine.drive import Drive
 
 MAIL = ("mail",)
@@ -563,6 +564,20 @@ class TestLimits:
         drive = Drive()
         drive.one(command)
         assert drive.machine.next_deadline_ms() == most_ms
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            ReserveJobs(("mail", "a\nb")),
+            ReserveJobs(("ä" * 101,)),
+            put(dead_letter=DeadLetter("\x7f", 1, False)),
+            put("a\x00"),
+        ],
+    )
+    def test_names_of_tubes_are_checked_on_the_wire(self, command: Command) -> None:
+        """Wherever they stand in a command."""
+        with pytest.raises(WireError):
+            commands.decode(commands.encode(command))
 
 
 class TestChecks:

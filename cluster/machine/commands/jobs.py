@@ -5,6 +5,7 @@ RULE: values only; see `base.py`. Numbers 80 to 119.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, ClassVar, NamedTuple
 
 import msgspec
@@ -58,6 +59,10 @@ class PutJob(Command, frozen=True, tag=80):
     dead_letter: DeadLetter | None = None
     by_due: bool = False
 
+    def texts_inside(self) -> Iterable[str]:
+        """The tube of its dead letter."""
+        return () if self.dead_letter is None else (self.dead_letter.tube,)
+
 
 class ReserveJobs(Command, frozen=True, tag=81):
     """Take up to `limit` ready jobs out of tubes, the first over all of them first.
@@ -70,6 +75,10 @@ class ReserveJobs(Command, frozen=True, tag=81):
     session: SessionId | None = None
     limit: JobsAsked = 1
     wait_ms: LengthMs = 0
+
+    def texts_inside(self) -> Iterable[str]:
+        """Its tubes."""
+        return self.tubes
 
 
 class ReserveJob(Command, frozen=True, tag=82):
