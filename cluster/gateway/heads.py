@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from typing import Final, Generic, NamedTuple, TypeVar
+from urllib.parse import unquote
 
 from cluster.gateway.requests import wants_cbor
 
@@ -179,8 +180,10 @@ class Paths(Generic[T]):
             branch = below.get(segment)
             if branch is None:
                 branch = below.get(None)
-                # Where there are words and names, an encoded segment may be either.
-                if branch is None or (len(below) > 1 and "%" in segment):
+                if branch is None:
+                    return None
+                # An encoded word may be the word to somebody, and a name to somebody else.
+                if len(below) > 1 and "%" in segment and unquote(segment, "latin-1") in below:
                     return None
         return branch.leaf
 
