@@ -21,9 +21,11 @@ from cluster.gateway.heads import body_type
 from cluster.gateway.rendering import CLOSE, Finished
 from cluster.gateway.replies import Problem
 from cluster.gateway.requests import Ask, bad_request, wants_cbor
-from cluster.gateway.routes import Lane, Local, Read, Write
+from cluster.gateway.routes import Lane, Local, Read, Stream, Write
 from cluster.gateway.service import HUNG_UP_STATUS, Context, Service
+from cluster.gateway.watchers import GOODBYE, Watcher
 
+LAST_EVENT_HEADER: Final = istr("Last-Event-ID")
 KEY_HEADER: Final = istr("Idempotency-Key")
 
 
@@ -42,7 +44,7 @@ class Endpoint:
         else:
             self._serve = self._local
 
-    async def handle(self, request: web.Request) -> web.Response:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request; whatever goes wrong, the answer is ours."""
         context = self._context
         started = context.clock()
@@ -50,7 +52,10 @@ class Endpoint:
         context.connections.begin(connection)
         status = HUNG_UP_STATUS
         try:
-            response = await self._answer(request)
+            if isinstance(self._service.route, Stream):
+                response: web.StreamResponse = await self._stream(request, self._service.route)
+            else:
+                response = await self._answer(request)
             status = response.status
             return response
         finally:
@@ -120,6 +125,65 @@ class Endpoint:
             finally:
                 context.admission.leave(route.lane)
         return service.local(answer, cbor)
+
+    async def _stream(self, request: web.Request, route: Stream) -> web.StreamResponse:
+        """Tell a watcher what happens, until one of us has enough."""
+        service, context = self._service, self._context
+        try:
+            ask = await self._ask(request, None)
+            after = route.position(ask, request.headers.get(LAST_EVENT_HEADER))
+            context.admission.enter(route.lane)
+            try:
+                if service.stale_ms(ask) is None:
+                    await reply_to(service.barrier, context.loop)
+            finally:
+                context.admission.leave(route.lane)
+            watcher = context.hub.enter(route.wanted(ask), after)
+        except Exception as error:  # noqa: BLE001 - the client gets an answer, we get the line
+            return _response(service.refusal(error, cbor=False))
+        try:
+            response = web.StreamResponse(
+                headers=rendering.stream_fields(context.node.applied_index)
+            )
+            # Its end is the end of the stream.
+            response.force_close()
+            await response.prepare(request)
+            if request.method != hdrs.METH_HEAD:
+                await self._tell(watcher, response)
+            return response
+        finally:
+            context.hub.leave(watcher)
+
+    async def _tell(self, watcher: Watcher, response: web.StreamResponse) -> None:
+        context = self._context
+        data = watcher.opening()
+        try:
+            while data is not GOODBYE:
+                # Who does not read keeps nobody waiting; it comes back with the position it has.
+                async with asyncio.timeout(context.write_timeout_s):
+                    await response.write(data)
+                data = await self._next(watcher)
+            await response.write(data)
+        except TimeoutError:
+            context.hub.cut += 1
+        except ConnectionError:
+            # Hung up while it was being told.
+            return
+
+    async def _next(self, watcher: Watcher) -> bytes:
+        """Wait until there is something to tell, or a sign of life is due."""
+        context = self._context
+        while True:
+            watcher.woken.clear()
+            if data := watcher.chunk():
+                return data
+            if context.hub.is_closing:
+                return GOODBYE
+            try:
+                async with asyncio.timeout(context.heartbeat_s):
+                    await watcher.woken.wait()
+            except TimeoutError:
+                return watcher.heartbeat()
 
     async def _ask(self, request: web.Request, content_type: str | None) -> Ask:
         url = request.rel_url

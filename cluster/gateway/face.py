@@ -6,6 +6,7 @@ same face without replication.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from cluster.machine.commands import Command
@@ -58,6 +59,12 @@ class NodeFace(Protocol):
 
     def read(self, on_ready: OnReply, *, timeout_ms: int = 10_000) -> None:
         """Reply once local state includes everything acknowledged before this call."""
+
+    def on_applied(self, callback: Callable[[], None], /) -> Callable[[], None]:
+        """Have `callback` called after every round that moved the local state.
+
+        It must be quick and must not raise. Returns how to end that.
+        """
 
     def now_ms(self) -> int:
         """Estimate of cluster time now."""

@@ -13,6 +13,7 @@ import msgspec
 from cluster.gateway.admission import Admission
 from cluster.gateway.connections import Connections
 from cluster.gateway.face import NodeFace
+from cluster.gateway.watchers import Hub
 from cluster.telemetry.metrics import Figure
 
 
@@ -56,7 +57,7 @@ def of_node(node: NodeFace) -> Iterator[Figure]:
         )
 
 
-def of_gateway(connections: Connections, admission: Admission) -> Iterator[Figure]:
+def of_gateway(connections: Connections, admission: Admission, hub: Hub) -> Iterator[Figure]:
     """Read the gateway: its connections and the requests in progress."""
     yield Figure("coterie_http_connections", "Open connections.", len(connections))
     for lane, count in admission.inside.items():
@@ -79,6 +80,19 @@ def of_gateway(connections: Connections, admission: Admission) -> Iterator[Figur
         "coterie_http_connections_evicted",
         "Connections closed as they dawdled.",
         connections.evicted,
+        only_rises=True,
+    )
+    yield Figure("coterie_http_watchers", "Streams of events.", len(hub))
+    yield Figure(
+        "coterie_http_watchers_refused",
+        "Streams of events refused as there were too many.",
+        hub.refused,
+        only_rises=True,
+    )
+    yield Figure(
+        "coterie_http_watchers_cut",
+        "Streams of events ended as their clients did not read.",
+        hub.cut,
         only_rises=True,
     )
 

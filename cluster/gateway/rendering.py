@@ -95,6 +95,15 @@ def header_fields(finished: Finished) -> dict[str, str]:
     return fields
 
 
+def stream_fields(index: int) -> dict[str, str]:
+    """Return the header fields of a stream of events that begins at a position."""
+    fields = dict(_common("text/event-stream; charset=utf-8"))
+    fields[INDEX_HEADER] = str(index)
+    # Proxies that collect answers would keep events back.
+    fields[istr("X-Accel-Buffering")] = "no"
+    return fields
+
+
 def date() -> str:
     """Return what the header Date says now."""
     return rfc822_formatted_time()

@@ -96,7 +96,10 @@ class Ask(msgspec.Struct, frozen=True):
 
 
 class Query(NamedTuple):
-    """One query parameter: its parser raises ValueError with what is wrong and the cure."""
+    """One query parameter: its parser raises ValueError with what is wrong and the cure.
+
+    One that `is_repeatable` makes a list.
+    """
 
     name: str
     parse: Callable[[str], Any]
@@ -104,6 +107,7 @@ class Query(NamedTuple):
     schema: Mapping[str, object]
     meaning: str
     is_required: bool = False
+    is_repeatable: bool = False
 
 
 class BodyReader:
@@ -376,6 +380,9 @@ class QueryReader:
             if query is None:
                 names = ", ".join(self._known) or "none"
                 raise bad_request(name[:80], f"is no query parameter here; there are: {names}")
+            if query.is_repeatable:
+                given.setdefault(name, []).append(self.parse(name, text))
+                continue
             if name in given:
                 raise bad_request(name, "is given twice")
             given[name] = self.parse(name, text)

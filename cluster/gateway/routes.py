@@ -18,6 +18,7 @@ from cluster.gateway.face import NodeFace
 from cluster.gateway.passes import Passes
 from cluster.gateway.replies import CLUSTER_CODES, COMMON_CODES, Answer
 from cluster.gateway.requests import CONSISTENCY, Ask, Body, Nothing, Query, path_segment
+from cluster.gateway.watchers import Filter
 from cluster.machine.commands import Command
 from cluster.machine.machine import Machine
 
@@ -142,6 +143,23 @@ class Local(Route):
     """
 
     act: Callable[[NodeFace, Ask], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream(Route):
+    """Events as they come, linearizable from the start unless the client says otherwise.
+
+    Attributes:
+        wanted: makes of the request what is told.
+        position: makes of the request, and of its Last-Event-ID, where it begins.
+    """
+
+    wanted: Callable[[Ask], Filter]
+    position: Callable[[Ask, str | None], int | None]
+
+    @property
+    def all_codes(self) -> tuple[str, ...]:
+        return (*COMMON_CODES, *CLUSTER_CODES, "shutting_down", *self.codes)
 
 
 def read_query(*query: Query) -> tuple[Query, ...]:

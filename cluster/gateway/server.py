@@ -43,6 +43,7 @@ from cluster.gateway.passes import Passes
 from cluster.gateway.routes import BODY_BYTES_LIMIT, Route, matching
 from cluster.gateway.service import Context, Service
 from cluster.gateway.shortway import House, ShortWay
+from cluster.gateway.watchers import Hub
 from cluster.node.clock import monotonic
 from cluster.telemetry.logs import Sampler
 from cluster.telemetry.metrics import Metrics
@@ -86,6 +87,9 @@ class GatewaySettings:
         body_timeout_ms: for the body after its head.
         idle_timeout_ms: between two requests; longer than what usual balancers keep (60 s).
         linger_ms: how long the rest of a refused body is read, so that the refusal arrives.
+        watchers_max: streams of events.
+        heartbeat_ms: how long a stream of events may be silent.
+        write_timeout_ms: how long a watcher may take to read what it was sent.
         slow_ms: slower answers are logged.
         room_keys: of the passes of waiting rooms: the first signs, all are believed. Without any a
             key is drawn, and no other node believes our passes.
@@ -101,6 +105,9 @@ class GatewaySettings:
     body_timeout_ms: int = 10_000
     idle_timeout_ms: int = 75_000
     linger_ms: int = 2_000
+    watchers_max: int = 1_000
+    heartbeat_ms: int = 15_000
+    write_timeout_ms: int = 30_000
     slow_ms: int = 1_000
     room_keys: tuple[bytes, ...] = field(default=(), repr=False)
     short_way: bool = True
@@ -194,10 +201,13 @@ class Gateway:
             request_timeout_ms=settings.request_timeout_ms,
             body_timeout_s=settings.body_timeout_ms / 1000,
             slow_s=settings.slow_ms / 1000,
+            hub=Hub(self._node, loop, most=settings.watchers_max),
+            heartbeat_s=settings.heartbeat_ms / 1000,
+            write_timeout_s=settings.write_timeout_ms / 1000,
             passes=Passes(settings.room_keys or (secrets.token_bytes(),)),
         )
         self._metrics.watch(lambda: figures.of_node(self._node))
-        self._metrics.watch(lambda: figures.of_gateway(connections, context.admission))
+        self._metrics.watch(lambda: figures.of_gateway(connections, context.admission, context.hub))
         services = self._services(context)
         self._runner = web.AppRunner(
             _application(context, services), handler_cancellation=True, access_log=None
@@ -240,6 +250,7 @@ class Gateway:
             listener.close()
         if self._context is not None:
             self._context.is_draining = True
+            self._context.hub.close()
 
     async def stop(self, grace_s: float = 5.0) -> None:
         """Stop: give what is in progress `grace_s` to end, then close everything."""

@@ -27,6 +27,7 @@ from cluster.gateway.rendering import Finished
 from cluster.gateway.replies import Answer, Problem
 from cluster.gateway.requests import Ask, BodyReader, QueryReader, idempotency_key
 from cluster.gateway.routes import Lane, Look, PathReader, Read, Route, Write
+from cluster.gateway.watchers import Hub
 from cluster.machine.commands import Command
 from cluster.node.pending import Failed, OnReply, Reply
 from cluster.telemetry.logs import Sampler
@@ -48,6 +49,9 @@ class Context:
         body_timeout_s: how long a body may take once its head has come.
         slow_s: answers that took longer are logged, waits apart.
         passes: the keys of waiting rooms.
+        hub: who watches.
+        heartbeat_s: how long a stream of events may be silent.
+        write_timeout_s: how long a watcher may take to read what it was sent.
         is_draining: answers close their connections.
     """
 
@@ -62,6 +66,9 @@ class Context:
     body_timeout_s: float
     slow_s: float
     passes: Passes
+    hub: Hub
+    heartbeat_s: float
+    write_timeout_s: float
     is_draining: bool = False
 
 

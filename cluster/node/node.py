@@ -105,6 +105,8 @@ class Node:
         self._transfers: dict[int, tuple[OnReply, float]] = {}
         self._handed_over: list[tuple[OnReply, float]] = []
         self._anchor_due = False
+        self._listeners: dict[Callable[[], None], None] = {}
+        self._told_index = 0
         # On the leader: what tasks asked up to this revision is answered, or on its way.
         self._slots_asked = 0
         now = clock()
@@ -225,6 +227,14 @@ class Node:
         for seq, waiting in self._pending.items():
             if waiting.is_parked:
                 self._withdraw(seq, waiting)
+
+    def on_applied(self, callback: Callable[[], None], /) -> Callable[[], None]:
+        """Have `callback` called after every round that moved the local state.
+
+        It must be quick and must not raise. Returns how to end that.
+        """
+        self._listeners[callback] = None
+        return lambda: self._listeners.pop(callback, None)
 
     def now_ms(self) -> int:
         """Cluster time as far as this node can tell, ms: for remaining times in reads."""
@@ -347,6 +357,10 @@ class Node:
             self._follow_leadership(now)
         if self._reads.has_confirmed:
             self._reads.serve(self.engine.applied_index)
+        if self.machine.index != self._told_index:
+            self._told_index = self.machine.index
+            for listener in list(self._listeners):
+                listener()
         return self.engine.begin_flush(self._send_frame, self._push)
 
     def end_round(self) -> float:

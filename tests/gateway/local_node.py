@@ -8,6 +8,7 @@ Time stands still until `advance` is called.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cluster.errors import CoterieError, NoLeader
@@ -51,6 +52,7 @@ class LocalNode:
         self._next_seq = 1
         self._waiting: dict[int, _Waiting] = {}
         self._fresh: list[Request] = []
+        self._listeners: dict[Callable[[], None], None] = {}
 
     def submit(
         self,
@@ -112,6 +114,10 @@ class LocalNode:
             self._time_ms = max(self._time_ms, deadline)
             self._apply(())
         self._time_ms = until
+
+    def on_applied(self, callback: Callable[[], None], /) -> Callable[[], None]:
+        self._listeners[callback] = None
+        return lambda: self._listeners.pop(callback, None)
 
     def now_ms(self) -> int:
         return self._time_ms
@@ -180,6 +186,8 @@ class LocalNode:
             else:
                 del self._waiting[seq]
                 waiting.on_reply(Answered(answer.outcome, self._index))
+        for listener in list(self._listeners):
+            listener()
 
 
 def _ignore(reply: Answered | Failed) -> None:
