@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from cluster.gateway import openapi
+from cluster.gateway import docs, openapi
 from cluster.gateway.face import NodeFace
 from cluster.gateway.replies import Answer, Problem
 from cluster.gateway.requests import Ask
@@ -58,6 +58,9 @@ def routes(
     async def show_metrics(_node: NodeFace, _ask: Ask) -> Answer:
         return Answer(200, raw=(metrics.page(clock()), metrics.CONTENT_TYPE))
 
+    async def show_docs(_node: NodeFace, _ask: Ask) -> Answer:
+        return Answer(200, raw=(page, docs.CONTENT_TYPE), fields=docs.FIELDS)
+
     async def show_openapi(_node: NodeFace, _ask: Ask) -> Answer:
         return Answer(200, raw=(document, "application/json"))
 
@@ -97,8 +100,17 @@ def routes(
             lane=Lane.FREE,
             act=show_openapi,
         ),
+        Local(
+            method="GET",
+            path="/docs",
+            summary="This API as a page to read.",
+            tag="health",
+            lane=Lane.FREE,
+            act=show_docs,
+        ),
     )
     document = openapi.document((*others, *rows), version)
+    page = docs.page(document)
     return rows
 
 

@@ -52,9 +52,9 @@ def of_answer(
     Args:
         stale_ms: how old the state may be that a stale read has seen; None for other answers.
     """
-    fields: tuple[tuple[str, str], ...] = ()
+    fields = answer.fields
     if answer.token is not None:
-        fields = ((TOKEN_HEADER, str(answer.token)),)
+        fields = (*fields, (TOKEN_HEADER, str(answer.token)))
     if answer.location is not None:
         fields = (*fields, (hdrs.LOCATION, answer.location))
     if stale_ms is not None:

@@ -41,9 +41,19 @@ class Api:
 
     def __init__(self, gateway: Gateway, node: Any, session: aiohttp.ClientSession):
         self.gateway = gateway
+        self._begin(*gateway.addresses[0], node, session)
+
+    @classmethod
+    def at(cls, host: str, port: int, session: aiohttp.ClientSession) -> Api:
+        """Ask a server that is none of ours."""
+        made = cls.__new__(cls)
+        made._begin(host, port, None, session)
+        return made
+
+    def _begin(self, host: str, port: int, node: Any, session: aiohttp.ClientSession) -> None:
+        self.host, self.port = host, port
         self.node = node
         self.session = session
-        self.host, self.port = gateway.addresses[0]
         # Who moves the time: the node itself, or who owns it.
         self.time = node
         self._started: list[asyncio.Task[Got]] = []

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from cluster.gateway.server import NATIVE_ROUTES
 from tests.gateway.conftest import Api, MakeApi
 
 
@@ -59,44 +56,12 @@ async def test_a_page_of_metrics_is_made_once_a_second(make_api: MakeApi) -> Non
     assert "coterie_machine_sessions 1.0" in (await api.get("/metrics")).body
 
 
-async def test_the_document_describes_every_route(api: Api) -> None:
-    """OpenAPI 3.1, from the table that registers the routes; every reference leads somewhere."""
+async def test_the_document_is_served_as_json(api: Api) -> None:
+    """What stands in it is looked at in test_openapi.py."""
     got = await api.get("/openapi.json")
     assert got.headers["Content-Type"] == "application/json"
-    document = got.body
-    assert document["openapi"] == "3.1.0"
-    assert set(document["paths"]) == {route.path for route in NATIVE_ROUTES} | {
-        "/livez",
-        "/readyz",
-        "/metrics",
-        "/openapi.json",
-    }
-    schemas = document["components"]["schemas"]
-    for reference in references(document):
-        assert reference.removeprefix("#/components/schemas/") in schemas
-    acquire = document["paths"]["/v1/locks/{name}/acquire"]["post"]
-    assert set(acquire["responses"]) >= {"200", "400", "404", "409", "410", "413", "422", "503"}
-    assert [parameter["name"] for parameter in acquire["parameters"]] == [
-        "name",
-        "wait",
-        "Idempotency-Key",
-    ]
-    body = schemas["Acquire"]
-    assert (body["required"], body["additionalProperties"]) == (["session"], False)
-    operations = [
-        row["operationId"] for path in document["paths"].values() for row in path.values()
-    ]
-    assert len(operations) == len(set(operations))
-
-
-def references(value: Any) -> list[str]:
-    """Collect every $ref."""
-    if isinstance(value, dict):
-        own = [value["$ref"]] if "$ref" in value else []
-        return own + [one for item in value.values() for one in references(item)]
-    if isinstance(value, list):
-        return [one for item in value for one in references(item)]
-    return []
+    assert got.body["openapi"] == "3.1.0"
+    assert "/openapi.json" in got.body["paths"]
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/openapi.json", "/v1/cluster"])

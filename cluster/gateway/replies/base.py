@@ -38,6 +38,7 @@ class Answer(NamedTuple):
         token: fencing token given by this answer, repeated in the header Coterie-Token.
         location: path of what was made.
         raw: ready bytes and their content type, instead of a body.
+        fields: further header fields.
     """
 
     status: int
@@ -45,6 +46,7 @@ class Answer(NamedTuple):
     token: int | None = None
     location: str | None = None
     raw: tuple[bytes, str] | None = None
+    fields: tuple[tuple[str, str], ...] = ()
 
 
 class Problem(Exception):
