@@ -483,7 +483,7 @@ class Config:
     def _shown(self, entry: Setting) -> str:
         value = getattr(self, entry.key)
         if entry.is_hidden:
-            unit = "keys" if isinstance(value, tuple) else "characters"
+            unit = "of them" if isinstance(value, tuple) else "characters"
             return f"(hidden, {len(value)} {unit})" if value else ""
         if isinstance(value, Mapping):
             return ",".join(f"{node}={address}" for node, address in value.items())

@@ -302,6 +302,10 @@ PLAIN = {
     "field_unspaced": acquire("a", ONE, "X-Trace:a"),
     "field_in_capitals": acquire("a", ONE, "ACCEPT: application/cbor"),
     "host_odd": ask("GET /v1/locks/held", host="[::1]:7101"),
+    "authorization": acquire("a", ONE, "Authorization: Bearer x"),
+    "pass_none": ask("GET /v1/rooms/lobby/status"),
+    "pass_odd": ask("GET /v1/rooms/lobby/status", None, "authorization:   Basic eDp5"),
+    "pass_bad": ask("GET /v1/rooms/lobby/status", None, "Authorization: Bearer a.b.c"),
 }
 
 # Left to aiohttp, whatever it makes of them.

@@ -193,6 +193,60 @@ class TestSecret:
         assert "give one of them" in problems_of({}, both)
 
 
+class TestRoomKeys:
+    """What signs the passes of waiting rooms."""
+
+    OLD, NEW = "an old key of 16+", "a new key of 16+"
+
+    def test_the_first_signs_and_all_are_believed(self, tmp_path: Path) -> None:
+        """A list in the file, commas in the environment, and no flag."""
+        file = write(tmp_path, f'room_keys = ["{self.NEW}", "{self.OLD}"]')
+        file.chmod(0o600)
+        found = load(LEAST, {}, file=file)
+        assert (found.room_keys, found.warnings) == ((self.NEW, self.OLD), ())
+        environ = {"COTERIE_ROOM_KEYS": f"{self.NEW}, {self.OLD},"}
+        assert load(LEAST, environ).room_keys == (self.NEW, self.OLD)
+        assert load(LEAST | {"room_keys": self.OLD}, {}).room_keys == ()
+
+    def test_a_file_that_everybody_may_read_is_warned_of(self, tmp_path: Path) -> None:
+        """With the names of what is exposed."""
+        file = write(tmp_path, f'room_keys = ["{self.NEW}"]\nsecret = "{SECRET}"')
+        file.chmod(0o644)
+        (warning,) = load(LEAST, {}, file=file).warnings
+        assert warning.startswith("room_keys, secret: ")
+        assert "chmod 600" in warning
+
+    @pytest.mark.parametrize(
+        ("raw", "said"),
+        [
+            ("too short", "has a key (number 1) of 9 characters"),
+            (f"{OLD},short", "has a key (number 2) of 5 characters"),
+            (f"{OLD},{OLD}", "has a key twice"),
+            (" , ", "has 0 keys"),
+            (",".join(f"a key of 16 chars {n}" for n in range(17)), "has 17 keys"),
+        ],
+    )
+    def test_bad_keys_are_refused_and_not_shown(self, raw: str, said: str) -> None:
+        """The problem names the cure, never the key."""
+        text = problems_of({}, {"COTERIE_ROOM_KEYS": raw})
+        assert text.startswith("room_keys: its value (environment COTERIE_ROOM_KEYS)")
+        assert said in text
+        assert self.OLD not in text
+
+    def test_what_is_no_list_of_keys_is_refused(self, tmp_path: Path) -> None:
+        """Numbers, say."""
+        for text in ("room_keys = 5", "room_keys = [5]"):
+            with pytest.raises(ConfigError, match="is no list of keys"):
+                load(LEAST, {}, file=write(tmp_path, text))
+
+    def test_keys_are_never_shown(self) -> None:
+        """Neither in rows nor in a representation."""
+        found = load(LEAST, {"COTERIE_ROOM_KEYS": self.NEW})
+        rows = {row.key: row for row in found.rows()}
+        assert rows["room_keys"].value == "(hidden, 1 of them)"
+        assert self.NEW not in found.to_json() + repr(found)
+
+
 class TestTogether:
     """Settings that have to fit each other."""
 
