@@ -136,8 +136,10 @@ class _Rows:
             last = (record.pool, record.id)
             pool = self._tasks.pools[record.pool]
             pool.tasks[record.id] = Task(pool, record.id, record.data, record.is_text)
-            pool.ids.add(record.id)
             self._tasks.tasks += 1
+        for pool in self._tasks:
+            # At once: a million of them one by one take seconds.
+            pool.ids.update(pool.tasks)
 
     def dump_timings(self) -> Weighed:
         for pool in self._tasks:
@@ -220,7 +222,6 @@ class _Rows:
             pool.runs[run.number] = run
             if record.session is None:
                 must((record.token, record.since_ms) == (0, 0), "a free run has a grant")
-                pool.free.add(run.number)
             else:
                 restoring.own(record.session, run.thing, record.token)
                 run.session, run.token = record.session, record.token
@@ -232,6 +233,7 @@ class _Rows:
             must(worker.token < run.token, "a grant is older than its worker")
             worker.held[run.number] = run
         for pool in self._tasks:
+            pool.free.update(run.number for run in pool.runs.values() if run.session is None)
             for task in pool.tasks.values():
                 _check(task)
 

@@ -76,8 +76,8 @@ from cluster.wire import cbor, commands, snapshot
 
 POOLS = ("p", "q")
 IDS = ("a", "b", "c", "d", "e", "f", "g", "h")
-WALKS = range(120)
-ENTRIES = 150
+WALKS = range(80)
+ENTRIES = 120
 
 
 @dataclass
@@ -817,7 +817,7 @@ def test_pools_answer_as_the_model_does(number: int, seed: int) -> None:
     walked(number, seed)
 
 
-@pytest.mark.parametrize("number", range(40))
+@pytest.mark.parametrize("number", range(25))
 def test_pools_keep_their_limits_as_the_model_does(
     number: int, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -834,7 +834,7 @@ def test_pools_keep_their_limits_as_the_model_does(
 
 def test_the_walks_meet_what_they_should_meet() -> None:
     """They are not idle: every answer about tasks occurs in them."""
-    met = set().union(*(walked(number, 0) for number in range(25)))
+    met = set().union(*(walked(number, 0) for number in range(15)))
     assert met >= {
         "PoolLeft",
         "PoolNotFound",
