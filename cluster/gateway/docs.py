@@ -221,8 +221,7 @@ class _Page:
             yield f"<pre>{escape(_curl(method, example))}</pre>"
             yield f"<pre>{example['status']} {escape(HTTPStatus(example['status']).phrase)}"
             if "answer" in example:
-                text = msgspec.json.format(msgspec.json.encode(example["answer"]), indent=2)
-                yield escape(text.decode())
+                yield escape(_pretty(example["answer"]))
             yield "</pre></details>"
 
 
@@ -240,6 +239,13 @@ def _curl(method: str, example: Object) -> str:
 
 def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
+
+
+def _pretty(answer: Any) -> str:
+    """An object as lines; a stream is text already."""
+    if isinstance(answer, str):
+        return answer
+    return msgspec.json.format(msgspec.json.encode(answer), indent=2).decode()
 
 
 def _name(reference: str) -> str:

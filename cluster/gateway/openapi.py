@@ -20,7 +20,8 @@ from cluster.gateway.requests import KEY_LENGTH_MAX, NAME_BYTES_MAX, NAME_SCHEMA
 from cluster.gateway.routes import Local, Read, Route, Stream, Write
 from cluster.gateway.tour import TOUR
 
-_REF = "#/components/schemas/{name}"
+_EVENTS: Final = "text/event-stream"
+_REF: Final = "#/components/schemas/{name}"
 
 
 class ProblemDocument(msgspec.Struct, frozen=True):
@@ -122,7 +123,7 @@ def _add_examples(operation: dict[str, Any], row: Route, steps: list[Shown]) -> 
             content = operation["requestBody"]["content"][replies.JSON]
             content.setdefault("examples", {})[step.title] = {"value": step.body}
         content = operation["responses"][str(step.status)].get("content", {})
-        for kind in (replies.JSON, replies.PROBLEM_JSON):
+        for kind in (replies.JSON, replies.PROBLEM_JSON, _EVENTS):
             if answer is not None and kind in content:
                 content[kind].setdefault("examples", {})[step.title] = {"value": answer}
     good = [step for step, _ in steps if step.status < HTTPStatus.BAD_REQUEST]
@@ -237,7 +238,7 @@ def _responses(row: Route, schema_of: dict[type[msgspec.Struct], dict[str, Any]]
     elif isinstance(row, Local):
         success["content"] = {"*/*": {}}
     elif isinstance(row, Stream):
-        success["content"] = {"text/event-stream": {}}
+        success["content"] = {_EVENTS: {"schema": {"type": "string"}}}
     responses: dict[str, Any] = {str(status): success for status in (row.status, *row.also)}
     by_status: dict[int, list[str]] = {}
     for code in dict.fromkeys(row.all_codes):

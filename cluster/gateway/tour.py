@@ -54,6 +54,8 @@ _LOCKS: Final = (
         "POST /v1/locks/orders/release",
         {"session": "<worker>", "token": "<lock>"},
     ),
+    Step("what happens to locks", "GET /v1/watch?prefix=/locks/&after=1", streams=True),
+    Step("the same, for those who poll", "GET /v1/events?prefix=/locks/&after=1&limit=10"),
     Step(
         "two accounts, or none",
         "POST /v1/locks/acquire",

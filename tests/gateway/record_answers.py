@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ async def record() -> bytes:
             with patch.object(secrets, "token_hex", token_hex):
                 async for _, original, got in go(api):
                     # Raw pages are not shown as examples.
-                    is_shown = "json" in got.headers.get("Content-Type", "")
+                    is_shown = re.search("json|event", got.headers.get("Content-Type", ""))
                     is_document = original.target == "/openapi.json"
                     body = got.body if is_shown and not is_document else None
                     assert original.key not in answers, f"twice: {original.key}"
