@@ -48,7 +48,7 @@ RESERVED_BYTES_MAX = 1024 * 1024
 """Bodies in one answer; a single job may be as large as a job may be."""
 
 JOBS_PER_KICK_MAX = 10_000
-JOBS_DUE_PER_ENTRY_MAX = 5_000
+JOBS_DUE_PER_ENTRY_MAX = 2_000
 """Delayed jobs become ready in steps of this size: those over it a millisecond late, so that no
 entry pays for a million that are due at the same time."""
 

@@ -48,7 +48,8 @@ class Check(NamedTuple):
     """What an all-or-nothing batch must know of a command before it does anything.
 
     Attributes:
-        thing: what the command touches; two commands of such a batch never touch the same.
+        thing: what the command touches; two commands of such a batch never touch the same. Empty
+            for one that makes something new, which no other could touch.
         refusal: what the command would be refused with now, changing nothing; None promises that
             its handler will not refuse, as long as other commands of the batch touch other
             things. Limits are looked at with `Core.headroom` to spare.

@@ -60,8 +60,8 @@ class Batches:
             check = self._checks.get(type(single))
             if check is None:
                 return BatchUnfit(at, None)
-            other = touched.setdefault(check.thing(single), at)
-            if other != at:
+            thing = check.thing(single)
+            if thing and (other := touched.setdefault(thing, at)) != at:
                 return BatchUnfit(at, other)
         return None
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.machine import limits
-from cluster.machine.commands import Abandon, Batch, CloseSession, Command
+from cluster.machine.commands import Abandon, Batch, CloseSession, Command, Several
 from cluster.machine.commands.jobs import (
     BuryJob,
     CancelJob,
@@ -28,6 +28,8 @@ from cluster.machine.commands.jobs import (
 from cluster.machine.machine import Machine
 from cluster.machine.outcome import (
     Abandoned,
+    Batched,
+    BatchRefused,
     Outcome,
     Queued,
     QueueFull,
@@ -619,6 +621,14 @@ class TestChecks:
         assert check.refusal(put()) is None
         drive.machine.core.headroom = 6
         assert check.refusal(put()) == QueueFull("jobs", 5)
+
+    def test_all_jobs_of_a_batch_are_put_or_none(self) -> None:
+        """As many as there are into one tube; one key that lives spoils them all."""
+        drive = Drive()
+        made = Several((put(key="k"), put(), put(), put(delay_ms=5)), True)
+        assert isinstance(drive.one(made), Batched)
+        assert isinstance(drive.one(made), BatchRefused)
+        assert drive.machine.jobs.pictures.totals().put == 4
 
     def test_things_of_a_batch_are_told_apart(self) -> None:
         """Puts without a key touch nothing that another command could."""
