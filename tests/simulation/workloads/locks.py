@@ -34,11 +34,17 @@ class LockBook(Book):
 
     def applied(self, entry: Entry) -> None:
         """First what ended in this entry, then the grants in the order of their tokens."""
-        granted = [f.outcome for f in entry.fresh if isinstance(f.outcome, Granted)]
+        granted = [
+            f.outcome
+            for f in entry.fresh
+            if isinstance(f.outcome, Granted) and f.outcome.name in LOCKS
+        ]
         released = {
             (f.outcome.name, f.command.token)
             for f in entry.fresh
-            if isinstance(f.outcome, Released) and isinstance(f.command, ReleaseLock)
+            if isinstance(f.outcome, Released)
+            and isinstance(f.command, ReleaseLock)
+            and f.command.name in LOCKS
         }
         before = {name: dict(holders) for name, holders in self._holders.items()}
         for holders in self._holders.values():
