@@ -128,7 +128,7 @@ def snapshots(tickets: int) -> None:
 
 
 if __name__ == "__main__":
-    most = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+    most = int(sys.argv[1]) if len(sys.argv) > 1 else 950_000
     fifos(1_000)
     fifos(most)
     rooms(1_000)
