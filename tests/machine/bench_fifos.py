@@ -59,13 +59,13 @@ def fifos(tickets: int) -> None:
 
     def take(number: int) -> list[Command]:
         first = number * PER_ENTRY
-        return [JoinFifo("g", f"{place:032x}") for place in range(first, first + PER_ENTRY)]
+        return [JoinFifo("g", f"g{place:031x}") for place in range(first, first + PER_ENTRY)]
 
     def turns(number: int) -> list[Command]:
         first = number * PER_ENTRY // 2
         pairs: list[Command] = []
         for place in range(first, first + PER_ENTRY // 2):
-            pairs += (AwaitTurn("g", f"{place:032x}"), FinishTurn("g", f"{place:032x}"))
+            pairs += (AwaitTurn("g", f"g{place:031x}"), FinishTurn("g", f"g{place:031x}"))
         return pairs
 
     def ask(_: int) -> list[Command]:
