@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
+from cluster.machine.events import History
 from cluster.machine.machine import Machine
 from cluster.node.node import Node
 from cluster.node.settings import NodeSettings
@@ -158,6 +159,11 @@ class GuardedBuilder:
         assert isinstance(subject, Node)
         return b"".join(snapshot.encode(subject.machine.dump()))
 
+    def history(self, subject: Subject) -> History:
+        """What it tells those who watch."""
+        assert isinstance(subject, Node)
+        return subject.machine.history
+
 
 def simulate(
     plan: Plan,
@@ -281,7 +287,15 @@ def _settle(world: World) -> None:
             raise Violation(
                 "equal states", f"{host.name} ends with another state than the log says"
             )
+        _check_events(host.name, world.builder.history(host.subject), timeline.machine.history)
     world.say("world", f"all agree at {raft.top}")
+
+
+def _check_events(name: str, told: History, right: History) -> None:
+    """Who watches at one node hears what is heard at any other, from where it remembers."""
+    first = max(told.first, right.first) - 1
+    if list(told.after(first)) != list(right.after(first)):
+        raise Violation("equal events", f"{name} tells others than the log says, after {first}")
 
 
 def _check_expiry(world: World) -> None:

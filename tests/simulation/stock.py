@@ -24,6 +24,7 @@ from pysyncobj.transport import Transport
 
 from cluster import errors
 from cluster.machine.commands import Command, Origin, RequestId
+from cluster.machine.events import History
 from cluster.machine.machine import Machine
 from cluster.machine.outcome import Queued
 from cluster.node.pending import Answered, Failed
@@ -394,6 +395,11 @@ class StockBuilder:
         """The snapshot it would write."""
         assert isinstance(subject, StockNode)
         return b"".join(snapshot.encode(subject.machine.dump()))
+
+    def history(self, subject: Subject) -> History:
+        """What it tells those who watch."""
+        assert isinstance(subject, StockNode)
+        return subject.machine.history
 
     def _write_back(self, host: Host, folder: pathlib.Path) -> Any:
         """The kernel writes dirty pages out now and then."""

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from cluster.errors import CoterieError
 from cluster.machine.commands import Command, RequestId
+from cluster.machine.events import History
 from cluster.node.pending import Answered, Failed
 from cluster.replication.disk import DiskFailed
 from cluster.wire import frames
@@ -93,6 +94,9 @@ class Builder(Protocol):
 
     def full_state(self, subject: Subject) -> bytes:
         """The whole state, for the comparison at the end."""
+
+    def history(self, subject: Subject) -> History:
+        """What it tells those who watch."""
 
 
 @dataclass(slots=True)
