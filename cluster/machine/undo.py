@@ -17,6 +17,7 @@ from cluster.machine.commands.jobs import ReturnJob
 from cluster.machine.outcome import Outcome
 from cluster.machine.outcome.fifos import TurnAccepted
 from cluster.machine.outcome.jobs import OneReserved, Reserved
+from cluster.machine.outcome.several import Batched
 
 
 def undo(outcome: Outcome) -> tuple[Command, ...]:
@@ -37,8 +38,13 @@ def _return_one(outcome: OneReserved) -> tuple[Command, ...]:
     return (ReturnJob(outcome.reservation.job, outcome.reservation.token),)
 
 
+def _each(outcome: Batched) -> tuple[Command, ...]:
+    return tuple(command for one in outcome.outcomes for command in undo(one))
+
+
 _UNDONE: Mapping[type[Outcome], Callable[[Any], tuple[Command, ...]]] = {
     TurnAccepted: _unhear,
     Reserved: _return,
     OneReserved: _return_one,
+    Batched: _each,
 }

@@ -9,6 +9,7 @@ import pytest
 from cluster.machine.commands.fifos import AwaitTurn, CreateFifo, FinishTurn, JoinFifo, UnhearTurn
 from cluster.machine.outcome import Queued, Withdrawn
 from cluster.machine.outcome.fifos import TurnAccepted
+from cluster.machine.outcome.several import Batched
 from cluster.machine.undo import undo
 from cluster.replication.engine import EngineSettings
 from tests.node.nodes import Ask, Nodes, nodes_by_hand
@@ -149,3 +150,9 @@ def test_most_outcomes_need_no_undoing() -> None:
     assert undo(Withdrawn()) == ()
     assert undo(Queued("q", 1)) == ()
     assert undo(TurnAccepted("q", "t", 7)) == (UnhearTurn("q", "t", 7),)
+
+
+def test_what_a_batch_gave_is_undone_one_by_one() -> None:
+    """In its order."""
+    batched = Batched((TurnAccepted("q", "t", 7), Withdrawn(), TurnAccepted("p", "s", 8)))
+    assert undo(batched) == (UnhearTurn("q", "t", 7), UnhearTurn("p", "s", 8))
