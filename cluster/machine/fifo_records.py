@@ -151,6 +151,7 @@ def load_tickets(
     """
     name, last = "", 0
     tokens: dict[int, None] = {}
+    lines: dict[str, list[Ticket]] = {}
     for record in records:
         must(name <= record.name, "tickets are not in order of their fifos")
         is_head = name != record.name
@@ -186,11 +187,13 @@ def load_tickets(
             _load_clock(core, ticket, record.deadline_ms)
         else:
             must((record.token, record.deadline_ms) == (0, DISARMED), "a turn before its time")
-        fifo.add(ticket)
+        lines.setdefault(name, []).append(ticket)
         if record.arrival:
             ticket.place = FifoPlace(ticket, record.arrival)
             restoring.stand(ticket.place)
         yield ticket
+    for name, line in lines.items():
+        fifos[name].fill(line)
 
 
 def _load_clock(core: Core, ticket: Ticket, deadline_ms: int) -> None:
