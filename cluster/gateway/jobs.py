@@ -550,9 +550,7 @@ STATE: Final = Query(
     {"type": "string", "enum": list(STATES), "default": "ready"},
     "of the jobs",
 )
-KEY: Final = Query(
-    "key", _parse_key, None, NAME_SCHEMA, "of the job, as it was put", is_required=True
-)
+KEY: Final = Query("key", _parse_key, None, NAME_SCHEMA, "of the job, as it was put")
 PLACE: Final = Query(
     "after",
     _parse_place,
@@ -679,7 +677,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Cancel the job of a tube that has this key.",
         tag="jobs",
         answer=CancelledJob,
-        query=(KEY,),
+        query=(KEY._replace(is_required=True),),
         command=cancel_key,
     ),
     Read(
