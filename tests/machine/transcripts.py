@@ -88,7 +88,7 @@ def _request(match: re.Match[str]) -> tuple[Origin, int, Request]:
         if name == "sessions":
             fields[name] = tuple(value.split(","))
         else:
-            fields[name] = msgspec.json.decode(value) if value.startswith("[") else value
+            fields[name] = _numbered(msgspec.json.decode(value)) if value[:1] == "[" else value
     ack = int(str(fields.pop("ack", 0)))
     key, fingerprint = fields.pop("key", None), fields.pop("print", None)
     command: Command | None = None
@@ -110,6 +110,16 @@ def _request(match: re.Match[str]) -> tuple[Origin, int, Request]:
         None if fingerprint is None else str(fingerprint).encode(),
     )
     return Origin(match[1], int(match[2] or 1)), ack, request
+
+
+def _numbered(items: list[object]) -> list[object]:
+    """Commands within a batch are written by name: `[["KeepAlive","1-ann"],…]`."""
+    return [
+        [_COMMANDS[item[0]].__struct_config__.tag, *item[1:]]
+        if isinstance(item, list) and item and item[0] in _COMMANDS
+        else item
+        for item in items
+    ]
 
 
 def _groups(requests: list[tuple[Origin, int, Request]]) -> tuple[Group, ...]:
