@@ -9,7 +9,16 @@ from itertools import islice
 
 from cluster.machine.job_stock import Stock
 from cluster.machine.outcome.jobs import JobInfo, JobTotals, TubeInfo
-from cluster.machine.tubes import BURIED, DELAYED, READY, RESERVED, STATES, History, Job
+from cluster.machine.tubes import (
+    BURIED,
+    DELAYED,
+    NOT_BY_DUE,
+    READY,
+    RESERVED,
+    STATES,
+    History,
+    Job,
+)
 
 _NO_HISTORY = History()
 
@@ -140,5 +149,6 @@ def _picture(job: Job, now_ms: int) -> JobInfo:
         token=None if hold is None else hold.token,
         session=None if hold is None else hold.session,
         reserved_for_ms=None if hold is None else max(0, now_ms - hold.since_ms),
+        due_in_ms=None if job.due_ms == NOT_BY_DUE else job.due_ms - now_ms,
         entry=job.entry,
     )

@@ -269,6 +269,7 @@ class JobModel(Naive):
             token=job.token if is_held else None,
             session=job.session if is_held else None,
             reserved_for_ms=self.time_ms - job.since_ms if is_held else None,
+            due_in_ms=None if job.due_ms is None else job.due_ms - self.time_ms,
             entry=entry,
         )
 

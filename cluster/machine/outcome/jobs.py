@@ -160,6 +160,7 @@ class JobInfo(msgspec.Struct, frozen=True):
         came_from: the tube it was in before too many reservations failed.
         dead_letter: (tube, after, counts_releases) where it goes then.
         token, session, reserved_for_ms: of its reservation.
+        due_in_ms: of a job that stands by its due time; below zero once that is over.
         entry: its place among the jobs of its tube and state: a list goes on after it.
     """
 
@@ -184,6 +185,7 @@ class JobInfo(msgspec.Struct, frozen=True):
     token: int | None
     session: str | None
     reserved_for_ms: int | None
+    due_in_ms: int | None
     entry: int
 
 
