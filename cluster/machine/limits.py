@@ -105,6 +105,9 @@ EVENTS_KEPT_MAX = 50_000
 """For watchers that come back. No part of the state, so this one may differ between nodes."""
 
 IDEMPOTENCY_KEYS_MAX = 200_000
+IDEMPOTENCY_BYTES_MAX = 256 * 1024 * 1024
+"""Answers to all keys together: those that gave jobs out have the bodies in them."""
+
 IDEMPOTENCY_KEY_MS = 24 * 60 * 60 * 1000
 """How long (cluster time) the answer to an Idempotency-Key is remembered, counted from it."""
 

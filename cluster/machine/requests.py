@@ -16,10 +16,14 @@ from collections import OrderedDict
 from operator import itemgetter
 from typing import NamedTuple
 
+import msgspec
+
 from cluster.machine import limits
 from cluster.machine.commands import Group, Origin, RequestId
 from cluster.machine.outcome import Outcome
 from cluster.machine.parked import Parked
+
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class Answers:
@@ -44,18 +48,26 @@ class Key(NamedTuple):
     fingerprint: bytes | None
     settled_ms: int
     outcome: Outcome
+    size: int
 
 
 class Requests:
-    """The two memories."""
+    """The two memories.
 
-    __slots__ = ("_waiting_keys", "keys", "origins")
+    Attributes:
+        origins: by node.
+        keys: settled ones.
+        key_bytes: of all answers to them.
+    """
+
+    __slots__ = ("_waiting_keys", "key_bytes", "keys", "origins")
 
     def __init__(self) -> None:
         self.origins: dict[str, Answers] = {}
         # Settled keys in the order they were settled. An OrderedDict, as a plain dict that loses
         # its first item again and again has to step over all it lost.
         self.keys: OrderedDict[str, Key] = OrderedDict()
+        self.key_bytes = 0
         self._waiting_keys: dict[str, Parked] = {}
 
     def admit(self, group: Group) -> tuple[Answers | None, list[tuple[RequestId, Parked]]]:
@@ -126,9 +138,19 @@ class Requests:
     ) -> None:
         """Remember the answer to the first request that came with a key."""
         self._waiting_keys.pop(key, None)
-        self.keys[key] = Key(fingerprint, now_ms, outcome)
-        if len(self.keys) > limits.IDEMPOTENCY_KEYS_MAX:
-            self.keys.popitem(last=False)
+        self.add_key(key, fingerprint, outcome, now_ms)
+        keys = self.keys
+        # An answer may be as large as the jobs that it gave out.
+        while len(keys) > limits.IDEMPOTENCY_KEYS_MAX or (
+            self.key_bytes > limits.IDEMPOTENCY_BYTES_MAX and len(keys) > 1
+        ):
+            self.key_bytes -= keys.popitem(last=False)[1].size
+
+    def add_key(self, key: str, fingerprint: bytes | None, outcome: Outcome, now_ms: int) -> None:
+        """Take in a settled key behind all others."""
+        size = len(_encode(outcome))
+        self.keys[key] = Key(fingerprint, now_ms, outcome, size)
+        self.key_bytes += size
 
     def forget_keys(self, now_ms: int) -> None:
         """Drop keys that are over their time, a bounded number of them per entry."""
@@ -139,7 +161,7 @@ class Requests:
             key = next(iter(keys))
             if keys[key].settled_ms + limits.IDEMPOTENCY_KEY_MS > now_ms:
                 return
-            del keys[key]
+            self.key_bytes -= keys.pop(key).size
 
 
 def _acknowledge(answers: Answers, ack: int) -> None:

@@ -29,7 +29,7 @@ from cluster.machine.outcome import MACHINE_OUTCOMES
 from cluster.machine.outcome.base import Outcome, Queued, Void
 from cluster.machine.parked import Parked
 from cluster.machine.primitive import Record, Weighed
-from cluster.machine.requests import Answers, Key
+from cluster.machine.requests import Answers
 from cluster.machine.restoring import Restoring, must
 from cluster.machine.sessions import Session
 
@@ -348,7 +348,7 @@ def _load_requests(machine: Machine, reader: _Reader, waits: dict[int, Parked]) 
     must(answered == len(asked), "a waiting request is not among the answers")
     for key in reader.records("keys", _KeyRecord):
         must(machine.requests.find_key(key.key) is None, "a key stands there twice")
-        machine.requests.keys[key.key] = Key(key.fingerprint, key.settled_ms, _outcome(key.outcome))
+        machine.requests.add_key(key.key, key.fingerprint, _outcome(key.outcome), key.settled_ms)
 
 
 def _outcome(plain: object) -> Outcome:

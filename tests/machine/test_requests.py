@@ -16,6 +16,8 @@ from cluster.machine.commands import (
     Request,
     RequestId,
 )
+from cluster.machine.commands.jobs import PutJob, ReserveJobs
+from cluster.machine.machine import Machine
 from cluster.machine.outcome import (
     Abandoned,
     Granted,
@@ -29,6 +31,7 @@ from cluster.machine.outcome import (
     Void,
     Withdrawn,
 )
+from cluster.wire import snapshot
 from tests.machine.drive import Drive
 
 DAY_MS = limits.IDEMPOTENCY_KEY_MS
@@ -302,6 +305,23 @@ class TestKeys:
         assert drive.machine.counts().keys == 2
         assert list(drive.machine.requests.keys) == ["b", "c"]
         assert drive.one(acquire, node="n2", key="parked", fingerprint=b"f") == Queued("door", 1)
+
+    def test_large_answers_push_out_the_oldest(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Jobs that were given out are in their answers; after a load they weigh the same."""
+        monkeypatch.setattr(limits, "IDEMPOTENCY_BYTES_MAX", 3_000)
+        drive = Drive()
+        for key in ("a", "b", "c", "d"):
+            drive.ask(PutJob("mail", b"x" * 1_000))
+            drive.ask(ReserveJobs(("mail",)), key=key, fingerprint=b"f")
+        assert list(drive.machine.requests.keys) == ["c", "d"]
+        size = drive.machine.requests.key_bytes
+        loaded = Machine.load(snapshot.decode(snapshot.encode(drive.machine.dump())))
+        assert loaded.requests.key_bytes == size > 2_000
+        drive.ask(PutJob("mail", b"x" * 5_000))
+        drive.ask(ReserveJobs(("mail",)), key="large", fingerprint=b"f")
+        assert list(drive.machine.requests.keys) == ["large"]
+        drive.at(2 * DAY_MS)
+        assert drive.machine.requests.key_bytes == 0
 
     def test_old_keys_leave_in_bounded_steps(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """No entry pays for a whole day of keys."""
