@@ -25,7 +25,7 @@ from cluster.machine.primitive import Blocker
 SESSIONS_MAX = 1_000
 """Sessions that are looked at for one explanation."""
 
-STEPS_MAX = 20_000
+STEPS_MAX = 10_000
 """Blockers that are looked at for one explanation, some ten milliseconds of work."""
 
 BLOCKERS_SHOWN_MAX = 100

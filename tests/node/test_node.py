@@ -115,6 +115,29 @@ def test_an_election_takes_a_few_message_times_once_it_is_asked_for(make: Make) 
     assert nodes.steps - began <= 6
 
 
+def test_listeners_hear_of_every_round_that_applied_something(make: Make) -> None:
+    """Once per round, on every node, until they have had enough; also after a snapshot."""
+    nodes = make()
+    nodes.elect()
+    heard: dict[str, list[int]] = {name: [] for name in "abc"}
+    ends = [
+        nodes[name].on_applied(
+            lambda name=name: heard[name].append(nodes[name].machine.index)  # type: ignore[misc]
+        )
+        for name in "abc"
+    ]
+    nodes.session("b")
+    nodes.until(lambda: nodes.is_level and all(heard.values()))
+    top = nodes["a"].machine.index
+    assert {indices[-1] for indices in heard.values()} == {top}
+    assert all(indices == sorted(set(indices)) for indices in heard.values())
+    for end in ends:
+        end()
+    nodes.session("c")
+    nodes.until(lambda: nodes.is_level)
+    assert {indices[-1] for indices in heard.values()} == {top}
+
+
 def test_requests_that_wait_share_one_entry(make: Make) -> None:
     """While one entry is replicated the next one fills."""
     nodes = make()
