@@ -122,12 +122,13 @@ class MRun:
 
 @dataclass
 class MWait:
-    """One who waits in a pool."""
+    """One wait; waits of one session in one pool carry the arrival and limit of the first."""
 
     pool: str
     session: str
     limit: int | None
     until_ms: int
+    arrival: int
     order: int
     request: RequestId
 
@@ -154,6 +155,7 @@ class Model:
         self.waits: list[MWait] = []
         self.told: list[Answer] = []
         self.settled: set[RequestId] = set()
+        self.freed: list[str] = []  # pools to look at first
 
     def apply(self, index: int, batch: Batch) -> list[Answer]:
         """Apply an entry."""
@@ -181,9 +183,10 @@ class Model:
             for request in group.requests:
                 id = RequestId(*group.origin, request.seq)
                 assert request.command is not None
+                self.freed = []
                 outcome = self.command(request.command, id)
                 self.told.append(Answer(id, outcome))
-                self.hand_out(list(POOLS))
+                self.hand_out([*self.freed, *POOLS])
         return self.told
 
     # Looking.
@@ -215,10 +218,11 @@ class Model:
         return whole + (rest > 0)
 
     def line(self, pool: str) -> list[MWait]:
-        return sorted((w for w in self.waits if w.pool == pool), key=lambda w: w.order)
+        waits = [wait for wait in self.waits if wait.pool == pool]
+        return sorted(waits, key=lambda wait: (wait.arrival, wait.order))
 
     def places(self, pool: str) -> list[str]:
-        """Who waits, by first wait; a session that waits twice stands once."""
+        """Who waits, by arrival; a session that waits twice stands once."""
         return list(dict.fromkeys(w.session for w in self.line(pool)))
 
     def works(self, pool: MPool, session: str) -> bool:
@@ -249,8 +253,7 @@ class Model:
         for pool in self.pools:
             pool.workers = [worker for worker in pool.workers if worker[1] != session.id]
         mine = [w for w in self.waits if w.session == session.id]
-        first = {w.pool: min(o.order for o in mine if o.pool == w.pool) for w in mine}
-        for wait in sorted(mine, key=lambda w: (first[w.pool], w.order)):
+        for wait in sorted(mine, key=lambda wait: (wait.arrival, wait.order)):
             self.tell(wait, SessionExpired(session.id))
         return [run.task.pool for run in held]
 
@@ -366,7 +369,7 @@ class Model:
                 living.ends_ms = self.time_ms + living.ttl_ms
                 return Renewed(living.id, living.ttl_ms)
             if isinstance(command, CloseSession):
-                self.hand_out(self.end(living))
+                self.freed = self.end(living)
                 return Closed(living.id)
         if (
             isinstance(command, FinishTasks)
@@ -479,8 +482,7 @@ class Model:
         return TaskPaused(task.pool, task.id, command.paused)
 
     def remove_pool(self, pool: MPool) -> Outcome:
-        line, places = self.line(pool.name), self.places(pool.name)
-        for wait in sorted(line, key=lambda w: (places.index(w.session), w.order)):
+        for wait in self.line(pool.name):
             self.tell(wait, PoolNotFound(pool.name))
         mine = [task for task in self.tasks if task.pool == pool.name]
         for task in mine:
@@ -507,11 +509,14 @@ class Model:
         session.ends_ms = self.time_ms + session.ttl_ms
         if parks:
             self.order += 1
-            limit = command.limit
+            limit, arrival = command.limit, self.order
             if stands:
-                limit = next(w.limit for w in self.line(pool.name) if w.session == session.id)
+                first = next(w for w in self.line(pool.name) if w.session == session.id)
+                limit, arrival = first.limit, first.arrival
             until_ms = self.time_ms + command.wait_ms
-            self.waits.append(MWait(pool.name, session.id, limit, until_ms, self.order, id))
+            self.waits.append(
+                MWait(pool.name, session.id, limit, until_ms, arrival, self.order, id)
+            )
             return Queued(pool.name, self.places(pool.name).index(session.id) + 1)
         given_back = []
         if pool.give_back:
@@ -591,7 +596,8 @@ class Walk:
         rng = self.rng
         before = self.now_ms
         deadline, due = machine.next_deadline_ms(), machine.next_wall_ms()
-        if deadline is not None and rng.random() < 0.2:
+        is_near = deadline is not None and deadline - self.now_ms < rng.choice((30, 30, 30, 500))
+        if deadline is not None and is_near and rng.random() < 0.3:
             self.now_ms = max(self.now_ms, deadline + rng.choice((-1, 0, 1)))
         else:
             self.now_ms += rng.choice((0, 1, 5, 20))
@@ -618,6 +624,8 @@ class Walk:
                 self.parked.remove(seq)
             if isinstance(outcome, Opened):
                 self.sessions = [*self.sessions[-4:], outcome.session]
+            elif isinstance(outcome, SessionExpired) and self.rng.random() < 0.7:
+                self.sessions = [id for id in self.sessions if id != outcome.session]
             elif isinstance(outcome, Worked):
                 for task in outcome.tasks:
                     self.held.append((outcome.pool, outcome.session, task.id, task.token))
@@ -626,12 +634,14 @@ class Walk:
     def command(self, machine: Machine) -> Command:
         """Something to do."""
         rng = self.rng
-        if not self.sessions or rng.random() < 0.08:
-            return OpenSession("s", rng.choice((30, 60, 200, 500)))
+        if not self.sessions or rng.random() < 0.05:
+            return OpenSession("s", rng.choice((50, 200, 1_000, 3_000)))
         pool, session = rng.choice(POOLS), rng.choice(self.sessions)
         wanted = machine.tasks.wanting(0, 100)
-        if wanted and rng.random() < 0.4:
+        if wanted and rng.random() < 0.25:
             return self.answer_to(rng.choice(wanted))
+        if self.parked and rng.random() < 0.05:
+            return Abandon(rng.choice(self.parked))
         dice = rng.random()
         if dice < 0.2:
             return self.put(pool)
@@ -650,7 +660,7 @@ class Walk:
             return LeavePool(session, pool)
         if dice < 0.84:
             return RemoveTask(pool, rng.choice(IDS))
-        if dice < 0.85:
+        if dice < 0.845:
             return RemovePool(pool)
         if dice < 0.92:
             return PauseTask(pool, rng.choice(IDS), rng.random() < 0.4)
