@@ -107,17 +107,10 @@ class TicketChecked(msgspec.Struct, frozen=True):
     current_token: Token | None
 
 
-class ClaimView(msgspec.Struct, frozen=True):
-    """Who holds a ticket."""
-
-    session: str
-    token: Token
-    held_for_ms: Ms
-
-
 class TicketView(msgspec.Struct, frozen=True):
-    """One ticket; `token` is of its issue, that of its claim is in `claim`; null while free.
+    """One ticket: `token` is of its issue, `claim_token` of its claim.
 
+    What concerns the claim is null while the ticket is free.
     `data_bytes` is the length of its data, null without. In the picture of a whole resource `data`
     is null where there would be too many of them: ask for the ticket alone.
     """
@@ -128,7 +121,9 @@ class TicketView(msgspec.Struct, frozen=True):
     issued_for_ms: Ms
     data: OptionalPayload
     data_bytes: int | None
-    claim: ClaimView | None
+    claimant: str | None
+    claim_token: Token | None
+    held_for_ms: Ms | None
 
 
 class ClaimWaiter(msgspec.Struct, frozen=True):
@@ -290,6 +285,7 @@ def _view(info: ResourceInfo) -> ResourceView:
 
 
 def _ticket_view(info: TicketInfo, *, with_data: bool = True) -> TicketView:
+    claimant, claim_token, held_for_ms = info.claim or (None, None, None)
     return TicketView(
         ticket=info.ticket,
         issuer=info.issuer,
@@ -297,7 +293,9 @@ def _ticket_view(info: TicketInfo, *, with_data: bool = True) -> TicketView:
         issued_for_ms=info.issued_for_ms,
         data=from_bytes(info.data, info.is_text) if with_data else None,
         data_bytes=None if info.data is None else len(info.data),
-        claim=None if info.claim is None else ClaimView(*info.claim),
+        claimant=claimant,
+        claim_token=claim_token,
+        held_for_ms=held_for_ms,
     )
 
 

@@ -50,7 +50,7 @@ async def test_a_ticket_is_issued_and_issued_again(anywhere: Api) -> None:
     again = await issue(anywhere, provider, "bench 1/a", data="y")
     assert (again.status, again.body["token"]) == (200, made.body["token"])
     shown = (await anywhere.get(made.headers["Location"])).body
-    assert (shown["data"], shown["data_bytes"], shown["claim"]) == ("y", 1, None)
+    assert (shown["data"], shown["data_bytes"], shown["claimant"]) == ("y", 1, None)
     taken = await issue(anywhere, other, "bench 1/a")
     assert (taken.status, taken.body["taken_from"]) == (200, provider)
     assert taken.body["token"] > made.body["token"]
@@ -201,7 +201,9 @@ async def test_a_resource_is_shown_with_everything_in_it(anywhere: Api) -> None:
                 "token": first,
                 "data": {"base64": "/w=="},
                 "data_bytes": 1,
-                "claim": {"session": holder, "token": token, "held_for_ms": 125},
+                "claimant": holder,
+                "claim_token": token,
+                "held_for_ms": 125,
             },
             {
                 "ticket": "a",
@@ -209,7 +211,9 @@ async def test_a_resource_is_shown_with_everything_in_it(anywhere: Api) -> None:
                 "token": second,
                 "data": None,
                 "data_bytes": None,
-                "claim": None,
+                "claimant": None,
+                "claim_token": None,
+                "held_for_ms": None,
             },
         ],
         "waiters": [
