@@ -18,11 +18,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from benchmarks import ceilings, failover, figures, processes, profiles, throughput, ttl
+from benchmarks import (
+    ceilings,
+    failover,
+    figures,
+    machine,
+    machine_restart,
+    processes,
+    profiles,
+    throughput,
+    ttl,
+)
 from benchmarks.contenders import REPOSITORY, Contender, Coterie, Etcd
 
-NAMES = ("locks", "ceilings", "ttl", "failover", "handover", "profile")
-DEFAULT_NAMES = NAMES[:-1]
+NAMES = ("locks", "ceilings", "ttl", "failover", "handover", "machine", "restart", "profile")
+DEFAULT_NAMES = NAMES[:-3]
+WITHOUT_CLUSTER = {"machine", "restart", "profile"}
 MEMORY_FILE_SYSTEMS = ("tmpfs", "ramfs", "overlayfs")
 SETTLE_S = 1.0
 
@@ -100,7 +111,7 @@ def _run(options: argparse.Namespace, folder: Path, facts: dict[str, object]) ->
     report: dict[str, Any] = {"machine": facts, "versions": versions}
     _say_machine(facts, versions)
     try:
-        if set(names) - {"profile"}:
+        if set(names) - WITHOUT_CLUSTER:
             for contender in contenders:
                 contender.start()
             # Elections and first snapshots are over.
@@ -121,6 +132,12 @@ def _run(options: argparse.Namespace, folder: Path, facts: dict[str, object]) ->
     finally:
         for contender in contenders:
             contender.stop()
+    if "machine" in names:
+        report["costs"] = machine.measure(_progress)
+        _say("The state", machine.report(report["costs"]))
+    if "restart" in names:
+        report["restarts"] = [machine_restart.measure(folder, _progress)]
+        _say("A node with a million jobs", machine_restart.report(report["restarts"][0]))
     if "profile" in names:
         report["profiles"] = profiles.measure(folder, max(5.0, options.seconds), rng)
         _say("Profile", profiles.report(report["profiles"]))
@@ -130,7 +147,16 @@ def _run(options: argparse.Namespace, folder: Path, facts: dict[str, object]) ->
     }
 
 
-_LISTS = ("locks", "ceilings", "endings", "handovers", "kills", "profiles")
+_LISTS = (
+    "locks",
+    "ceilings",
+    "endings",
+    "handovers",
+    "kills",
+    "costs",
+    "restarts",
+    "profiles",
+)
 
 
 def _locks(
