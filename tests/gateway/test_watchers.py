@@ -11,12 +11,13 @@ import msgspec
 import pytest
 
 from cluster.gateway.face import NodeFace
-from cluster.gateway.watchers import Filter, Hub, Watcher, picture
+from cluster.gateway.watchers import Filter, Hub, Watcher, of_entry, picture
 from cluster.machine import limits
 from cluster.machine.commands import Batch
 from cluster.machine.events import Event, History, path_of, thing_at
 from cluster.machine.machine import Machine
 from cluster.wire import snapshot
+from tests.machine.all_walk import AllWalk
 from tests.machine.walk import Walk
 
 FILTERS = (
@@ -237,6 +238,25 @@ def test_events_have_paths_as_in_the_api(
     """And things are found by theirs."""
     assert Event("granted", kind, name, more=more).path == path
     assert thing_at(path_of(kind, name)) == (kind, name)
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_everything_that_happens_can_be_told(number: int, seed: int) -> None:
+    """In JSON, with what belongs to it beside and not instead of what all events have."""
+    walk, machine = AllWalk(random.Random(seed * 100 + number)), Machine()
+    common = {*picture(1, 0, Event("", "lock", ""))}
+    told = 0
+    for index in range(1, 200):
+        walk.pass_time(machine)
+        walk.read(machine.apply(index, walk.batch(machine)))
+    for index, events in machine.history.after(0):
+        for event in events:
+            assert not common & {member for member, _ in event.more}, event
+        for text in of_entry(index, events, Filter((), None)):
+            lines = text.decode().split("\n")
+            assert lines[-3].startswith("data: {")
+            told += 1
+    assert told > 100
 
 
 def test_every_kind_there_is_has_a_path() -> None:

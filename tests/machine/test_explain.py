@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from cluster.machine import explain as module
 from cluster.machine.commands import AcquireLock, AcquireLocks
 from cluster.machine.commands.semaphores import AcquireSemaphore, SetSemaphore
 from cluster.machine.explain import Circle, Edge, Explanation, explain
+from cluster.machine.machine import Machine
+from cluster.wire import cbor
+from tests.machine.all_walk import AllWalk
 from tests.machine.drive import Drive
 
 
@@ -156,3 +161,35 @@ def test_bounds_hide_and_say_so(bound: str, most: int, monkeypatch: pytest.Monke
     found = told(drive, ann)
     assert not found.is_complete
     assert found.circle is None or not found.circle.is_certain
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_whatever_happens_can_be_explained_and_changes_nothing(number: int, seed: int) -> None:
+    """Every session of a machine that everything is asked of, with what it waits for and does not.
+
+    A certain circle is one indeed: each of its members waits, and the next one is in its way.
+    """
+    walk, machine = AllWalk(random.Random(seed * 1000 + number)), Machine()
+    for index in range(1, 121):
+        walk.pass_time(machine)
+        walk.read(machine.apply(index, walk.batch(machine)))
+        if index % 10:
+            continue
+        before = machine.full_digest(cbor.encode)
+        for info in machine.sessions.list(machine.now_ms):
+            for about in (None, ("lock", "door"), ("ticket", "r"), ("tube", "mail"), ("fifo", "f")):
+                found = explain(machine.core, info.session, machine.now_ms, about)
+                assert found is not None
+                assert found.is_complete
+            found = explain(machine.core, info.session, machine.now_ms)
+            assert found is not None
+            waits = {(kind, name): position for kind, name, position in info.waits}
+            assert {(want.kind, want.name): want.position for want in found.wants} == waits
+            if found.circle is not None and found.circle.is_certain:
+                edges = found.circle.edges
+                for edge, following in zip(edges, (*edges[1:], edges[0]), strict=True):
+                    assert edge.blocked_by == following.session
+                    owner = machine.sessions.info(edge.session, machine.now_ms)
+                    assert owner is not None
+                    assert (edge.kind, edge.name) in {wait[:2] for wait in owner.waits}
+        assert machine.full_digest(cbor.encode) == before
