@@ -32,7 +32,8 @@ BEYOND_SCHEMAS = re.compile(
     "|bytes as JSON; at most|nests deeper than|holds a number of more than 64 bits"
     "|is not UTF-8"  # half a surrogate pair
     "|expected int.*, got float"  # 1.0 is an integer to a schema, and none to us
-    "|name each lock once|wants either every or cron|makes no sense \\("
+    "|name each (?:lock|task) once|wants either every or cron|makes no sense \\("
+    "|is no time with a zone|is unknown here; write one|belongs to (?:cron|every);"
     r"|^commands\[\d+\]"  # what stands in a batch is looked at by the rows of its calls
     "|is no beginning of a path; write|is no path of a thing; use"
 )
