@@ -269,7 +269,9 @@ def put(ask: Ask) -> PutTasks:
     for place, task in enumerate(body.tasks):
         at = f"tasks[{place}]"
         if task.id in seen:
-            raise bad_request(f"{at}.id", f'"{task.id[:80]}" is given twice')
+            raise bad_request(
+                f"{at}.id", f'"{task.id[:80]}" stands there before; name each task once'
+            )
         seen.add(task.id)
         data, is_text = to_optional_bytes(task.data, f"{at}.data", TASK_DATA_BYTES_MAX)
         schedule = None if task.schedule is None else _schedule(task.schedule, f"{at}.schedule")
