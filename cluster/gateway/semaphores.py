@@ -216,10 +216,11 @@ ROUTES: tuple[Route, ...] = (
     Write(
         method="PUT",
         path="/v1/semaphores/{name}",
-        summary="Make a semaphore, or give one another limit; what is held stays held.",
+        summary="Make a semaphore, or give one another limit; 201 where there was none.",
         tag="semaphores",
         body=SetLimit,
         answer=SemaphoreMade,
+        also=(201,),
         codes=("queue_full",),
         command=put,
     ),

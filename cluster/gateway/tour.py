@@ -80,7 +80,7 @@ _LOCKS: Final = (
 )
 
 _SEMAPHORES: Final = (
-    Step("three printers", "PUT /v1/semaphores/printers", {"limit": 3}),
+    Step("three printers", "PUT /v1/semaphores/printers", {"limit": 3}, 201),
     Step(
         "take two of them, or wait",
         "POST /v1/semaphores/printers/acquire",

@@ -35,7 +35,7 @@ async def test_a_semaphore_is_made_and_resized(anywhere: Api) -> None:
     """One call for both, which says which of the two it was."""
     made = await put(anywhere, 2)
     assert (made.status, made.body) == (
-        200,
+        201,
         {
             "name": "dock",
             "limit": 2,
@@ -216,7 +216,7 @@ async def test_a_semaphore_is_shown_with_everybody_in_it(anywhere: Api) -> None:
 async def test_semaphores_are_listed_by_prefix_in_pages(anywhere: Api) -> None:
     """In order of name; `next` goes on, the last page has none."""
     for name in ("a%2F3", "a%2F1", "b", "a%2F2"):
-        assert (await put(anywhere, 1, name)).status == 200
+        assert (await put(anywhere, 1, name)).status == 201
     first = (await anywhere.get("/v1/semaphores?prefix=a%2F&limit=2")).body
     assert [semaphore["name"] for semaphore in first["semaphores"]] == ["a/1", "a/2"]
     assert first["next"] == "a/2"

@@ -131,7 +131,7 @@ def _set(outcome: SemaphoreSet) -> Answer:
         holder_count=outcome.holders,
         queue_length=outcome.queue_length,
     )
-    return Answer(200, body)
+    return Answer(201 if outcome.created else 200, body)
 
 
 def _deleted(_outcome: SemaphoreDeleted) -> Answer:
