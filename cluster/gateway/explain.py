@@ -42,15 +42,17 @@ class InTheWay(msgspec.Struct, frozen=True):
 class Wanted(msgspec.Struct, frozen=True):
     """One thing that the session wants, and what stands between.
 
-    `granted_when`: `all_gone` if none of those in the way may stay, `some_gone` if some of the
-    holders are enough, `now` if nobody is in the way. `free_in_ms`: when the holders are gone at
-    the latest if none of their sessions is renewed; null where that cannot be told.
+    `holds`: it has it, or a part of it, already. `granted_when`: `all_gone` if none of those in the
+    way may stay, `some_gone` if some of the holders are enough, `now` if nobody is in the way.
+    `free_in_ms`: when the holders are gone at the latest if none of their sessions is renewed; null
+    where that cannot be told.
     """
 
     want: str
     kind: str
     name: str
     waits: bool
+    holds: bool
     position: int
     waited_ms: Ms | None
     wait_ends_in_ms: Ms | None
@@ -127,6 +129,7 @@ def _wanted(want: Want, now_ms: int) -> Wanted:
         kind=want.kind,
         name=want.name,
         waits=want.waits,
+        holds=want.holds,
         position=want.position,
         waited_ms=want.waited_ms,
         wait_ends_in_ms=want.ends_in_ms,
@@ -156,6 +159,8 @@ def _advice(want: Want, holders: list[InTheWay], ahead: list[InTheWay], when: st
     if when == "now":
         if want.waits:
             return f"nobody is in the way of {thing}; it is granted with the rest of the wait"
+        if want.holds:
+            return f"the session holds {thing}"
         return f"nobody is in the way of {thing}; ask for it"
     parts = []
     if holders:

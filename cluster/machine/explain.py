@@ -55,6 +55,7 @@ class Want(NamedTuple):
 
     Attributes:
         waits: it stands in the queue; otherwise it would only now ask.
+        holds: it has it, or a part of it, already.
         position: in the queue, or the one it would get, from 1.
         waited_ms, ends_in_ms: how long it has waited, and at most will; None if it does not.
         obstacles: holders first, then those who wait before it.
@@ -66,6 +67,7 @@ class Want(NamedTuple):
     kind: str
     name: str
     waits: bool
+    holds: bool
     position: int
     waited_ms: int | None
     ends_in_ms: int | None
@@ -158,10 +160,13 @@ def _want(
     ends = [each.expires_in_ms for each in obstacles if each.blocker.position is None]
     last = max((each.blocker.position or 0 for each in obstacles), default=0)
     since_ms = None if place is None else getattr(place, "since_ms", None)
+    session = core.sessions.get(session_id)
+    owned = () if session is None else session.owned
     return Want(
         kind=kind,
         name=name,
         waits=place is not None,
+        holds=any(thing[:2] == (kind, name) for thing in islice(owned, STEPS_MAX)),
         position=last + 1 if position is None else position,
         waited_ms=None if since_ms is None else max(0, now_ms - since_ms),
         ends_in_ms=None if place is None else place.expires_in_ms(now_ms),

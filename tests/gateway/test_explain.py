@@ -36,6 +36,9 @@ async def test_one_thing_may_be_asked_about_by_who_does_not_wait(api: Api) -> No
     (want,) = got["wants"]
     assert (want["waits"], want["position"], want["wait_ends_in_ms"]) == (False, 1, None)
     assert want["holders"][0]["session"] == ann
+    (own,) = (await api.get(f"/v1/explain?session={ann}&want=/locks/a")).body["wants"]
+    assert (own["holds"], own["holders"], want["holds"]) == (True, [], False)
+    assert own["advice"] == 'the session holds lock "a"'
     for path in ("/locks/b", "/v1/locks/b/c", "/semaphores/s", "/resources/r", "/fifos/f"):
         got = (await api.get(f"/v1/explain?session={bob}&want={path}")).body
         assert got["wants"][0]["granted_when"] == "now", path
