@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.machine import limits
 from cluster.machine.commands import (
     AcquireLock,
     Batch,
@@ -311,6 +312,8 @@ def cost(name: str, count: int) -> Cost:
     """Measure one kind, in this process: a fresh one."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+    for limit in ("LOCKS_MAX", "FIFO_TICKETS_MAX", "TASKS_MAX", "PARKED_MAX"):
+        setattr(limits, limit, 2 * SIZES[-1])  # A pair has to fit beside a million.
     bench = Bench()
     kind = KINDS[name](bench, count)
     kind.prepare()
@@ -341,10 +344,12 @@ def cost(name: str, count: int) -> Cost:
     )
 
 
-def measure(say: Callable[[str], None], sizes: Sequence[int] = SIZES) -> list[Cost]:
+def measure(
+    say: Callable[[str], None], sizes: Sequence[int] = SIZES, names: Sequence[str] = tuple(KINDS)
+) -> list[Cost]:
     """Measure every kind at every size, each in a process of its own."""
     found: list[Cost] = []
-    for name in KINDS:
+    for name in names:
         for count in sizes:
             words = [sys.executable, "-m", "benchmarks.machine", name, str(count)]
             done = subprocess.run(
