@@ -61,7 +61,7 @@ toxiproxy: $(READY) ## find or build the proxy that the integration tests cut co
 simulate: $(READY) ## whole clusters under faults in virtual time (SEEDS=0:100)
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs 2
 
-EXAMPLES := 300
+EXAMPLES ?= 300
 
 .PHONY: fuzz
 fuzz: $(READY) ## our OpenAPI document against a real cluster, at length (EXAMPLES=300)

@@ -61,6 +61,14 @@ def test_a_seed_draws_its_workload_and_locks_lead() -> None:
     assert Job(1, ablation="g4").work == Job(1, engine="stock").work == workloads.DEFAULT
 
 
+def test_a_workload_has_something_to_do() -> None:
+    """A turn or a life; every module has its own name, and several make one run."""
+    with pytest.raises(ValueError, match="clients of idle have nothing to do"):
+        workloads.Workload("idle", book=workloads.Book)
+    assert [found.name for found in workloads.find(workloads.MIXED)] == workloads.names()
+    assert [found.name for found in workloads.find("locks")] == ["locks"]
+
+
 def test_an_unknown_workload_is_refused_by_name() -> None:
     """With those that there are."""
     with pytest.raises(KeyError, match=r"no workload 'locs'; there are .*locks.*, mixed"):

@@ -48,7 +48,9 @@ import pkgutil
 import random
 from collections.abc import Sequence
 
-from tests.simulation.workloads.base import Workload
+from tests.simulation.workloads.base import Book, Workload
+
+__all__ = ["DEFAULT", "MIXED", "Book", "Workload", "draw", "find", "names"]
 
 DEFAULT = "locks"
 MIXED = "mixed"
