@@ -259,7 +259,8 @@ class Jobs(Kind):
     name, pair = "job (64 bytes)", "put, reserve, delete"
 
     def one(self, number: int) -> Command:
-        return PutJob(f"mail/{number // PER_GROUP}", BODY)
+        # Each its own, as they come off the wire.
+        return PutJob(f"mail/{number // PER_GROUP}", b"%064d" % number)
 
     def again(self) -> None:
         bench = self.bench
