@@ -1,6 +1,6 @@
 """Fifos over HTTP: make, delete, take a ticket, wait for its turn, done, give up, get, list.
 
-RULE: JSON or CBOR to command, state to picture; what a fifo does is decided in `machine/fifos.py`.
+RULE: JSON or CBOR to command, state to picture; what a fifo does is decided in `machine/fifos/`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Jobs over HTTP: put, reserve, delete, release, bury, touch, kick, cancel, pause, look.
 
-RULE: JSON or CBOR to command, state to picture; what a job does is decided in `machine/jobs.py`.
+RULE: JSON or CBOR to command, state to picture; what a job does is decided in `machine/jobs/`.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ from cluster.machine.commands.jobs import (
     ReserveJobs,
     TouchJob,
 )
-from cluster.machine.job_pictures import JobPictures
+from cluster.machine.jobs.pictures import JobPictures
+from cluster.machine.jobs.tubes import STATES
 from cluster.machine.outcome.jobs import JobInfo, TubeInfo
-from cluster.machine.tubes import STATES
 
 BODY_BYTES_MAX: Final = 64 * 1024
 RESERVE_MAX: Final = 1_000

@@ -1,6 +1,6 @@
 """Locks over HTTP: acquire, release, check, get, list.
 
-RULE: JSON or CBOR to command, state to picture; what a lock does is decided in `machine/locks.py`.
+RULE: JSON or CBOR to command, state to picture; what a lock does is decided in `machine/locks/`.
 """
 
 from __future__ import annotations

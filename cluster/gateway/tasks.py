@@ -1,6 +1,6 @@
 """Tasks over HTTP: pools, work in fair shares, schedules.
 
-RULE: JSON or CBOR to command, state to picture; what a pool does is decided in `machine/tasks.py`,
+RULE: JSON or CBOR to command, state to picture; what a pool does is decided in `machine/tasks/`,
 what a schedule means in `node/schedules.py`.
 """
 

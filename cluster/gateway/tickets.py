@@ -1,7 +1,7 @@
 """Tickets on resources over HTTP: issue, revoke, claim, release, check, get, list.
 
 RULE: JSON or CBOR to command, state to picture; what a ticket does is decided in
-`machine/tickets.py`.
+`machine/tickets/`.
 """
 
 from __future__ import annotations

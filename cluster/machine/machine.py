@@ -28,9 +28,10 @@ from cluster.machine.commands.several import Several
 from cluster.machine.core import Core
 from cluster.machine.deadlines import SESSION_ENDS, WAIT_ENDS
 from cluster.machine.events import Event, History
-from cluster.machine.fifos import Fifos
-from cluster.machine.jobs import Jobs
-from cluster.machine.locks import Locks
+from cluster.machine.fifos.fifos import Fifos
+from cluster.machine.jobs.jobs import Jobs
+from cluster.machine.jobs.tubes import DELAYED, RESERVED
+from cluster.machine.locks.locks import Locks
 from cluster.machine.outcome.base import (
     Abandoned,
     Answer,
@@ -49,9 +50,8 @@ from cluster.machine.rooms import Rooms
 from cluster.machine.semaphores import Semaphores
 from cluster.machine.sessions import Session
 from cluster.machine.several import Batches
-from cluster.machine.tasks import Tasks
-from cluster.machine.tickets import Tickets
-from cluster.machine.tubes import DELAYED, RESERVED
+from cluster.machine.tasks.tasks import Tasks
+from cluster.machine.tickets.tickets import Tickets
 
 _VOID = Void()
 _UNDECODABLE = Undecodable()

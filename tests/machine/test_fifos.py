@@ -19,7 +19,7 @@ from cluster.machine.commands.fifos import (
     LeaveFifo,
     UnhearTurn,
 )
-from cluster.machine.holds import Holds
+from cluster.machine.fifos.holds import Holds
 from cluster.machine.machine import Machine
 from cluster.machine.outcome import Abandoned, Outcome, Queued, QueueFull, StaleToken, Withdrawn
 from cluster.machine.outcome.fifos import (

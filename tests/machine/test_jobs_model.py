@@ -37,6 +37,7 @@ from cluster.machine.commands.jobs import (
     ReturnJob,
     TouchJob,
 )
+from cluster.machine.jobs.tubes import STATES
 from cluster.machine.machine import Machine
 from cluster.machine.outcome import Opened, Outcome
 from cluster.machine.outcome.jobs import (
@@ -47,7 +48,6 @@ from cluster.machine.outcome.jobs import (
     Reservation,
     Reserved,
 )
-from cluster.machine.tubes import STATES
 from cluster.wire import cbor, commands, snapshot
 from tests.machine.job_model import JobModel
 

@@ -19,7 +19,7 @@ from cluster.machine.commands import (
     RequestId,
 )
 from cluster.machine.machine import Machine
-from cluster.machine.outcome import MACHINE_OUTCOMES, Granted, Queued, Void
+from cluster.machine.outcome import Granted, Queued
 from cluster.wire import cbor
 from tests.machine.drive import Drive
 

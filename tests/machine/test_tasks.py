@@ -685,7 +685,7 @@ class TestOverlap:
 
     def test_allow_has_a_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """More runs of one task are skipped."""
-        monkeypatch.setattr("cluster.machine.slots.RUNS_PER_TASK_MAX", 2)
+        monkeypatch.setattr("cluster.machine.tasks.slots.RUNS_PER_TASK_MAX", 2)
         task = self.three_slots(ALLOW).task()
         assert (len(task.runs), task.skipped) == (2, 1)
 

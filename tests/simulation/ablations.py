@@ -472,7 +472,7 @@ def _token_repeated() -> Any:
 
 def _queue_barged() -> Any:
     """Whoever asks while a lock is shared gets it, whatever is held."""
-    from cluster.machine import locks as locks_module
+    from cluster.machine.locks import locks as locks_module
 
     return _replaced(locks_module, _compatible=lambda lock, shared: True)
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from cluster.machine import jobs
-from cluster.machine.job_stock import Stock
-from cluster.machine.jobs import Jobs
+from cluster.machine.jobs import jobs
+from cluster.machine.jobs.jobs import Jobs
+from cluster.machine.jobs.stock import Stock
+from cluster.machine.jobs.tubes import Hold, Job
 from cluster.machine.outcome.jobs import Cancelled
-from cluster.machine.tubes import Hold, Job
 from tests.simulation.report import Job as Seed
 from tests.simulation.report import run_job
 

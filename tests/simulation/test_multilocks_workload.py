@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from cluster.machine import lockbook, locks, multilocks, several
+from cluster.machine import several
 from cluster.machine.commands.several import Several
-from cluster.machine.lockbook import Lock, LockBook, MultiPlace, Wants
-from cluster.machine.multilocks import MultiLocks
+from cluster.machine.locks import book as lockbook
+from cluster.machine.locks import locks, multilocks
+from cluster.machine.locks.book import Lock, LockBook, MultiPlace, Wants
+from cluster.machine.locks.multilocks import MultiLocks
 from cluster.machine.outcome.locks import GrantedMany
 from cluster.machine.sessions import Session
 from tests.simulation.report import Job, run_job

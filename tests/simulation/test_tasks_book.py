@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from cluster.machine import tasks
-from cluster.machine.pools import Pool, Run, Slot
 from cluster.machine.sessions import Owned, Session
-from cluster.machine.slots import Slots
-from cluster.machine.tasks import Tasks
+from cluster.machine.tasks import tasks
+from cluster.machine.tasks.pools import Pool, Run, Slot
+from cluster.machine.tasks.slots import Slots
+from cluster.machine.tasks.tasks import Tasks
 from cluster.node import schedules
 from tests.simulation.report import Job, run_job
 

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from cluster.machine import tickets
 from cluster.machine.commands import CloseSession
 from cluster.machine.commands.tickets import ClaimTicket, IssueTicket, ReleaseTicket, RevokeTicket
-from cluster.machine.resources import Resource
-from cluster.machine.tickets import Tickets
+from cluster.machine.tickets import tickets
+from cluster.machine.tickets.resources import Resource
+from cluster.machine.tickets.tickets import Tickets
 from tests.simulation import test_timeline
 from tests.simulation.timeline import Timeline
 from tests.simulation.workloads.tickets import RESOURCES, TicketBook

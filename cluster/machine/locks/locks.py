@@ -26,7 +26,7 @@ from cluster.machine.commands.base import Command, RequestId
 from cluster.machine.commands.locks import AcquireLock, ReleaseLock
 from cluster.machine.core import Core
 from cluster.machine.events import Event
-from cluster.machine.lockbook import (
+from cluster.machine.locks.book import (
     KIND,
     Grant,
     Lock,
@@ -39,7 +39,7 @@ from cluster.machine.lockbook import (
     newest,
     rank_of,
 )
-from cluster.machine.multilocks import MultiLocks, not_released
+from cluster.machine.locks.multilocks import MultiLocks, not_released
 from cluster.machine.outcome.base import Outcome, QueueFull, Refusal
 from cluster.machine.outcome.locks import Granted, LockHeld, LockInfo, LocksHeld, Released
 from cluster.machine.parked import Parked, Place

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from cluster.machine.outcome.tasks import PoolInfo, RunInfo, TaskInfo
-from cluster.machine.pools import Pool, Task
+from cluster.machine.tasks.pools import Pool, Task
 
 
 def picture_of_pool(pool: Pool, now_ms: int) -> PoolInfo:

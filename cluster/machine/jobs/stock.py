@@ -15,9 +15,7 @@ from cluster.machine import limits
 from cluster.machine.core import Core
 from cluster.machine.deadlines import JOB_DUE, JOB_TTR, TUBE_RESUMES
 from cluster.machine.events import Event
-from cluster.machine.outcome.jobs import Reservation
-from cluster.machine.sessions import Session
-from cluster.machine.tubes import (
+from cluster.machine.jobs.tubes import (
     DELAYED,
     KIND,
     READY,
@@ -28,6 +26,8 @@ from cluster.machine.tubes import (
     Tube,
     TubePlace,
 )
+from cluster.machine.outcome.jobs import Reservation
+from cluster.machine.sessions import Session
 
 
 class Stock:

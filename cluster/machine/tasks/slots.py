@@ -22,7 +22,7 @@ from cluster.machine.deadlines import TASK_SLOT
 from cluster.machine.events import Event
 from cluster.machine.limits import RUNS_PER_TASK_MAX
 from cluster.machine.outcome.tasks import Wanted
-from cluster.machine.pools import KIND, Slot, Task, Timing
+from cluster.machine.tasks.pools import KIND, Slot, Task, Timing
 
 
 class Slots:

@@ -40,7 +40,9 @@ from cluster.machine.outcome.tickets import (
 )
 from cluster.machine.parked import Parked, Place
 from cluster.machine.primitive import Blocker, Check, Handler, Table
-from cluster.machine.resources import (
+from cluster.machine.sessions import Owned, Session
+from cluster.machine.tickets.records import tables
+from cluster.machine.tickets.resources import (
     CLAIMED,
     ISSUED,
     KIND,
@@ -54,8 +56,6 @@ from cluster.machine.resources import (
     remove,
     size,
 )
-from cluster.machine.sessions import Owned, Session
-from cluster.machine.ticket_records import tables
 
 
 class Tickets:

@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING
 
 from cluster.machine import limits
 from cluster.machine.commands.jobs import DeadLetter
-from cluster.machine.primitive import Record, Table, Weighed
-from cluster.machine.restoring import Restoring, must
-from cluster.machine.tubes import (
+from cluster.machine.jobs.tubes import (
     BURIED,
     DELAYED,
     KIND,
@@ -29,9 +27,11 @@ from cluster.machine.tubes import (
     Tube,
     TubePlace,
 )
+from cluster.machine.primitive import Record, Table, Weighed
+from cluster.machine.restoring import Restoring, must
 
 if TYPE_CHECKING:
-    from cluster.machine.job_stock import Stock
+    from cluster.machine.jobs.stock import Stock
 
 _WEIGHT = 100
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 from cluster.machine import limits
 from cluster.machine.deadlines import DISARMED, FIFO_ACCEPT, FIFO_DONE, FIFO_UNUSED
-from cluster.machine.holds import Holds
+from cluster.machine.fifos.holds import Holds
+from cluster.machine.fifos.turns import Clock, Fifo, FifoPlace, Ticket
 from cluster.machine.outcome.fifos import ACCEPTED, NOTIFIED, WAITING
 from cluster.machine.primitive import Record, Weighed
 from cluster.machine.restoring import Restoring, must
-from cluster.machine.turns import Clock, Fifo, FifoPlace, Ticket
 
 if TYPE_CHECKING:
     from cluster.machine.core import Core

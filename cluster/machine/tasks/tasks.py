@@ -59,12 +59,12 @@ from cluster.machine.outcome.tasks import (
     Worked,
 )
 from cluster.machine.parked import Parked, Place
-from cluster.machine.pools import KIND, Pool, Run, Task, TaskPlace, Worker
-from cluster.machine.poolviews import page, picture_of_pool, picture_of_task
 from cluster.machine.primitive import Blocker, Check, Handler, Table
 from cluster.machine.sessions import Owned, Session
-from cluster.machine.slots import Slots
-from cluster.machine.taskrows import tables
+from cluster.machine.tasks.pictures import page, picture_of_pool, picture_of_task
+from cluster.machine.tasks.pools import KIND, Pool, Run, Task, TaskPlace, Worker
+from cluster.machine.tasks.records import tables
+from cluster.machine.tasks.slots import Slots
 
 
 class Tasks:

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from functools import partial
 
 from cluster.machine.primitive import Record, Table, Weighed
-from cluster.machine.resources import (
+from cluster.machine.restoring import Restoring, must
+from cluster.machine.tickets.resources import (
     CLAIMED,
     ISSUED,
     KIND,
@@ -21,7 +22,6 @@ from cluster.machine.resources import (
     is_utf8,
     size,
 )
-from cluster.machine.restoring import Restoring, must
 
 _BYTES_PER_WEIGHT = 64
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from cluster.machine.commands.tasks import ALLOW, SKIP, Schedule
 from cluster.machine.core import Core
-from cluster.machine.pools import KIND, Pool, Run, Task, TaskPlace, Timing, Worker
 from cluster.machine.primitive import Record, Table, Weighed
 from cluster.machine.restoring import Restoring, must
+from cluster.machine.tasks.pools import KIND, Pool, Run, Task, TaskPlace, Timing, Worker
 
 if TYPE_CHECKING:
-    from cluster.machine.tasks import Tasks
+    from cluster.machine.tasks.tasks import Tasks
 
 _DATA_WEIGHT = 100
 

@@ -24,7 +24,7 @@ from cluster.machine.commands.base import Command, RequestId
 from cluster.machine.commands.locks import AcquireLocks, ReleaseLocks
 from cluster.machine.core import Core
 from cluster.machine.events import Event
-from cluster.machine.lockbook import (
+from cluster.machine.locks.book import (
     KIND,
     Grant,
     Lock,

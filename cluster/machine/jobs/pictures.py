@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from itertools import islice
 
-from cluster.machine.job_stock import Stock
-from cluster.machine.outcome.jobs import JobInfo, JobTotals, TubeInfo
-from cluster.machine.tubes import (
+from cluster.machine.jobs.stock import Stock
+from cluster.machine.jobs.tubes import (
     BURIED,
     DELAYED,
     NOT_BY_DUE,
@@ -19,6 +18,7 @@ from cluster.machine.tubes import (
     History,
     Job,
 )
+from cluster.machine.outcome.jobs import JobInfo, JobTotals, TubeInfo
 
 _NO_HISTORY = History()
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from cluster.machine import job_records, limits
+from cluster.machine import limits
 from cluster.machine.commands.base import Command, RequestId
 from cluster.machine.commands.jobs import (
     BuryJob,
@@ -37,8 +37,22 @@ from cluster.machine.commands.jobs import (
 )
 from cluster.machine.core import Core
 from cluster.machine.events import Event
-from cluster.machine.job_pictures import JobPictures
-from cluster.machine.job_stock import Stock
+from cluster.machine.jobs import records as job_records
+from cluster.machine.jobs.pictures import JobPictures
+from cluster.machine.jobs.stock import Stock
+from cluster.machine.jobs.tubes import (
+    BURIED,
+    KIND,
+    NOT_BY_DUE,
+    READY,
+    RESERVED,
+    STATES,
+    History,
+    Hold,
+    Job,
+    Tube,
+    TubePlace,
+)
 from cluster.machine.outcome.base import Outcome, QueueFull, Refusal, StaleToken
 from cluster.machine.outcome.jobs import (
     Cancelled,
@@ -59,19 +73,6 @@ from cluster.machine.outcome.jobs import (
 from cluster.machine.parked import Parked, Place
 from cluster.machine.primitive import Blocker, Check, Handler, Table
 from cluster.machine.sessions import Owned, Session
-from cluster.machine.tubes import (
-    BURIED,
-    KIND,
-    NOT_BY_DUE,
-    READY,
-    RESERVED,
-    STATES,
-    History,
-    Hold,
-    Job,
-    Tube,
-    TubePlace,
-)
 
 GONE = "gone"
 _NOTHING = Reserved(())

@@ -12,7 +12,7 @@ from typing import ClassVar, Final
 from sortedcontainers import SortedKeyList
 
 from cluster.machine.deadlines import DISARMED
-from cluster.machine.holds import Holds
+from cluster.machine.fifos.holds import Holds
 from cluster.machine.outcome.fifos import WAITING
 from cluster.machine.parked import Place
 

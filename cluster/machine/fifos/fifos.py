@@ -36,7 +36,7 @@ from cluster.machine.commands.fifos import (
 from cluster.machine.core import Core
 from cluster.machine.deadlines import DISARMED, FIFO_ACCEPT, FIFO_DONE, FIFO_UNUSED
 from cluster.machine.events import Event
-from cluster.machine.fifo_records import (
+from cluster.machine.fifos.records import (
     FifoRecord,
     TicketRecord,
     dump_fifos,
@@ -44,6 +44,7 @@ from cluster.machine.fifo_records import (
     load_fifos,
     load_tickets,
 )
+from cluster.machine.fifos.turns import KIND, Clock, Fifo, FifoPlace, Ticket
 from cluster.machine.outcome.base import Outcome, QueueFull, Refusal, StaleToken
 from cluster.machine.outcome.fifos import (
     ACCEPTED,
@@ -71,7 +72,6 @@ from cluster.machine.parked import Parked, Place
 from cluster.machine.primitive import Blocker, Check, Handler, Table
 from cluster.machine.restoring import Restoring, must
 from cluster.machine.sessions import Owned, Session
-from cluster.machine.turns import KIND, Clock, Fifo, FifoPlace, Ticket
 
 
 class Fifos:

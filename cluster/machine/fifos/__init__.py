@@ -1,0 +1,1 @@
+"""Fifos: turns in order, accepted in time."""

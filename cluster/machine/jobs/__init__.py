@@ -1,0 +1,1 @@
+"""Jobs: put into tubes, reserved, done, given back or cancelled."""

@@ -1,0 +1,1 @@
+"""Locks: one at a time, shared, or several in one step."""

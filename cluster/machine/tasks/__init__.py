@@ -1,0 +1,1 @@
+"""Tasks: pools of work in fair shares, and their schedules."""

@@ -1,0 +1,1 @@
+"""Tickets on resources: issued by some, claimed by others."""
