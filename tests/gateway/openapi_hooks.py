@@ -31,6 +31,7 @@ BEYOND_SCHEMAS = re.compile(
     "|bytes; a name has at most|has more than 200 bytes"  # schemas count characters, we bytes
     "|bytes as JSON; at most|nests deeper than|holds a number of more than 64 bits"
     "|is not UTF-8"  # half a surrogate pair
+    "|no CBOR of ours: tags are not allowed"  # whole numbers of more than 64 bits
     "|expected int.*, got float"  # 1.0 is an integer to a schema, and none to us
     "|name each (?:lock|task) once|wants either every or cron|makes no sense \\("
     "|is no time with a zone|is unknown here; write one|belongs to (?:cron|every);"
