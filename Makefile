@@ -15,6 +15,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --progre
 SEEDS ?= 0:100
 # For pytest: make test ARGS="-k locks".
 ARGS ?=
+# Of two halves one may have no test that was asked for: pytest says 5 then.
+NONE_CHOSEN := test $$? -eq 5
 
 .PHONY: help
 help: ## list the targets
@@ -34,11 +36,15 @@ demo: $(READY) ## a guided tour: a cluster, a lock, a leader killed, nothing los
 
 .PHONY: test
 test: lint types contracts toxiproxy ## everything that must hold: lint, types, contracts, tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(MAKE) --no-print-directory unit integration
 
 .PHONY: unit
-unit: $(READY) ## the tests alone (ARGS="-k locks" chooses)
-	@$(BIN)/python -m pytest $(ARGS)
+unit: $(READY) ## the tests that need no processes of their own (ARGS="-k locks" chooses)
+	@$(BIN)/python -m pytest --numprocesses=2 --ignore=tests/integration $(ARGS) || $(NONE_CHOSEN)
+
+.PHONY: integration
+integration: $(READY) ## the tests of real processes, one at a time: they measure nothing, but they wait
+	@$(BIN)/python -m pytest tests/integration $(ARGS) || $(NONE_CHOSEN)
 
 .PHONY: lint
 lint: $(READY) ## ruff: rules and format

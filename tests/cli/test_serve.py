@@ -13,11 +13,11 @@ from cluster.node.config import SETTINGS
 LEAST = ["serve", "--node", "n1", "--data", "here"]
 
 
-def test_every_setting_has_its_flag_but_the_secret() -> None:
-    """Arguments of a process can be read by all users of the machine."""
+def test_every_setting_has_its_flag_but_the_hidden_ones() -> None:
+    """The secret and the keys of passes: a process's arguments can be read by everybody here."""
     shown = CliRunner().invoke(main, ["serve", "--help"]).output
     for entry in SETTINGS:
-        assert (f"--{entry.key.replace('_', '-')} " in shown) == (entry.key != "secret")
+        assert (f"--{entry.key.replace('_', '-')} " in shown) != entry.is_hidden
 
 
 def test_print_config_shows_values_and_origins() -> None:

@@ -1,1 +1,4 @@
-"""Fifos: turns in order, accepted in time."""
+"""Fifos: turns in order, accepted in time.
+
+RULE: `fifos.py` decides, the other modules are what it decides about.
+"""

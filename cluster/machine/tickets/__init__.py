@@ -1,1 +1,4 @@
-"""Tickets on resources: issued by some, claimed by others."""
+"""Tickets on resources: issued by some, claimed by others.
+
+RULE: `tickets.py` decides, `resources.py` keeps.
+"""
