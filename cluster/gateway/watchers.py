@@ -201,7 +201,9 @@ class Hub:
             yield from group
 
     def _on_applied(self) -> None:
-        """Look soon, but not more often than is worth while."""
+        """Look soon, but not more often than is worth while; for nobody not at all."""
+        if not (self._others or self._by_session):
+            return
         if self._timer is None and not self.is_closing:
             delay = self._notified_at + NOTIFY_EVERY_S - self._loop.time()
             self._timer = self._loop.call_later(max(0.0, delay), self._notify)

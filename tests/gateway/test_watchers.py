@@ -199,6 +199,23 @@ async def test_only_those_concerned_are_woken() -> None:
     assert quiet.heartbeat().endswith(b"id: %d\n\n" % hub.seen)
 
 
+async def test_without_watchers_nothing_is_looked_at() -> None:
+    """A node that nobody watches is not woken for it; who comes begins with the present."""
+    log: list[tuple[int, Batch]] = []
+    member, walk = Member(log), Walk(random.Random(2))
+    hub = Hub(cast(NodeFace, member), asyncio.get_running_loop(), most=10)
+    log += [(index, walk.batch(None)) for index in range(1, 6)]
+    member.apply(5)
+    hub._on_applied()
+    assert hub._timer is None
+    watcher = hub.enter(Filter((), None), None)
+    assert watcher.cursor == member.machine.index
+    hub._on_applied()
+    assert hub._timer is not None
+    hub.leave(watcher)
+    hub.close()
+
+
 def _all(member: Member) -> list[tuple[int, list[Event]]]:
     return list(member.machine.history.after(0))
 
