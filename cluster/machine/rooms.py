@@ -15,7 +15,6 @@ Source: HarrisonTCodes/session-queue, whose leaders could; there a first step wa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
 from typing import Any
 
 from sortedcontainers import SortedList
@@ -26,6 +25,7 @@ from cluster.machine.commands.rooms import JoinRoom, RemoveRoom, SetRoom
 from cluster.machine.core import Core
 from cluster.machine.deadlines import DISARMED, ROOM_SLIDES
 from cluster.machine.events import Event
+from cluster.machine.names import page
 from cluster.machine.outcome.base import Outcome, QueueFull, Refusal
 from cluster.machine.outcome.rooms import (
     ACTIVE,
@@ -266,17 +266,8 @@ class Rooms:
         Args:
             after: name of the last one seen; it need not be there any more.
         """
-        if after is not None and after >= prefix:
-            names = self._names.irange(minimum=after, inclusive=(False, True))
-        else:
-            names = self._names.irange(minimum=prefix)
-        pictures = []
-        for name in islice(names, limit):
-            picture = self.info(name, now_ms) if name.startswith(prefix) else None
-            if picture is None:
-                break
-            pictures.append(picture)
-        return pictures
+        found = (self.info(name, now_ms) for name in page(self._names, prefix, after, limit))
+        return [picture for picture in found if picture is not None]
 
     # How it is done.
 

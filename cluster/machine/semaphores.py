@@ -20,7 +20,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
 from typing import Any, ClassVar
 
 from sortedcontainers import SortedList
@@ -35,6 +34,7 @@ from cluster.machine.commands.semaphores import (
 )
 from cluster.machine.core import Core
 from cluster.machine.events import Event
+from cluster.machine.names import page
 from cluster.machine.outcome.base import NotHolder, Outcome, QueueFull, Refusal, StaleToken
 from cluster.machine.outcome.semaphores import (
     SemaphoreDeleted,
@@ -358,18 +358,8 @@ class Semaphores:
         Args:
             after: name of the last one seen; it need not be there any more.
         """
-        if after is not None and after >= prefix:
-            names = self._names.irange(minimum=after, inclusive=(False, True))
-        else:
-            names = self._names.irange(minimum=prefix)
-        pictures = []
-        for name in islice(names, limit):
-            if not name.startswith(prefix):
-                break
-            picture = self.info(name, now_ms)
-            assert picture is not None
-            pictures.append(picture)
-        return pictures
+        found = (self.info(name, now_ms) for name in page(self._names, prefix, after, limit))
+        return [picture for picture in found if picture is not None]
 
     def __iter__(self) -> Iterator[tuple[str, Semaphore]]:
         """By name."""

@@ -9,7 +9,7 @@ import pytest
 
 from tests.gateway.openapi_fuzz import fuzz
 
-EXAMPLES = 12
+EXAMPLES = 8
 
 
 @pytest.mark.timeout(600)

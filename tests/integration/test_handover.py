@@ -86,7 +86,9 @@ async def test_sigterm_of_the_leader_costs_nobody_a_request(cluster: Cluster) ->
 
 
 async def test_sigterm_answers_a_request_that_waits(cluster: Cluster) -> None:
-    """A long poll at a stopping node is not left hanging: it is told to ask another node."""
+    """A long poll at a stopping node is not left hanging: it leaves its queue, is told so for
+    certain, and to ask another node.
+    """
     lock = "stopping"
     _, (stopping, other) = await cluster.roles()
     holder, waiter = [await cluster.open_session(other) for _ in range(2)]
@@ -96,7 +98,8 @@ async def test_sigterm_answers_a_request_that_waits(cluster: Cluster) -> None:
     cluster.signal(stopping, signal.SIGTERM)
     reply = await wait
     assert (reply.status, reply.code) == (503, "shutting_down"), reply
-    assert (reply.body["retryable"], reply.body["definite"]) == (True, False)
+    assert (reply.body["retryable"], reply.body["definite"]) == (True, True)
+    assert await cluster.waiters(other, lock) == []
     assert await cluster.ended(stopping) == 0
     again = asyncio.create_task(cluster.acquire(other, lock, waiter, key=lock, wait="5m"))
     await cluster.until_queued(other, lock, waiter)

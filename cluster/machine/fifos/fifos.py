@@ -45,6 +45,7 @@ from cluster.machine.fifos.records import (
     load_tickets,
 )
 from cluster.machine.fifos.turns import KIND, Clock, Fifo, FifoPlace, Ticket
+from cluster.machine.names import page
 from cluster.machine.outcome.base import Outcome, QueueFull, Refusal, StaleToken
 from cluster.machine.outcome.fifos import (
     ACCEPTED,
@@ -340,17 +341,8 @@ class Fifos:
         Args:
             after: name of the last one seen; it need not be there any more.
         """
-        if after is not None and after >= prefix:
-            names = self._names.irange(minimum=after, inclusive=(False, True))
-        else:
-            names = self._names.irange(minimum=prefix)
-        pictures = []
-        for name in islice(names, limit):
-            picture = self.info(name, now_ms) if name.startswith(prefix) else None
-            if picture is None:
-                break
-            pictures.append(picture)
-        return pictures
+        found = (self.info(name, now_ms) for name in page(self._names, prefix, after, limit))
+        return [picture for picture in found if picture is not None]
 
     def __iter__(self) -> Iterator[Fifo]:
         """By name."""

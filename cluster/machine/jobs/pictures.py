@@ -5,8 +5,6 @@ RULE: looks, changes nothing. Every picture costs what it shows, however many jo
 
 from __future__ import annotations
 
-from itertools import islice
-
 from cluster.machine.jobs.stock import Stock
 from cluster.machine.jobs.tubes import (
     BURIED,
@@ -18,6 +16,7 @@ from cluster.machine.jobs.tubes import (
     History,
     Job,
 )
+from cluster.machine.names import page
 from cluster.machine.outcome.jobs import JobInfo, JobTotals, TubeInfo
 
 _NO_HISTORY = History()
@@ -89,18 +88,8 @@ class JobPictures:
             after: name of the last one seen; it need not be there any more.
         """
         tubes = self._stock.tubes
-        if after is not None and after >= prefix:
-            names = tubes.irange(minimum=after, inclusive=(False, True))
-        else:
-            names = tubes.irange(minimum=prefix)
-        pictures = []
-        for name in islice(names, limit):
-            if not name.startswith(prefix):
-                break
-            picture = self.tube(name, now_ms)
-            assert picture is not None
-            pictures.append(picture)
-        return pictures
+        found = (self.tube(name, now_ms) for name in page(tubes, prefix, after, limit))
+        return [picture for picture in found if picture is not None]
 
     def totals(self) -> JobTotals:
         """Sums over all tubes, at no cost."""

@@ -18,7 +18,7 @@ Source: Gray & Cheriton (leases); Chubby (sequencers); Courtois et al. (readers 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 from cluster.machine import limits
@@ -40,6 +40,7 @@ from cluster.machine.locks.book import (
     rank_of,
 )
 from cluster.machine.locks.multilocks import MultiLocks, not_released
+from cluster.machine.names import page
 from cluster.machine.outcome.base import Outcome, QueueFull, Refusal
 from cluster.machine.outcome.locks import Granted, LockHeld, LockInfo, LocksHeld, Released
 from cluster.machine.parked import Parked, Place
@@ -277,16 +278,7 @@ class Locks:
         Args:
             after: name of the last one seen; it need not be held any more.
         """
-        if after is not None and after >= prefix:
-            names = self._book.names.irange(minimum=after, inclusive=(False, True))
-        else:
-            names = self._book.names.irange(minimum=prefix)
-        pictures = []
-        for name in islice(names, limit):
-            if not name.startswith(prefix):
-                break
-            pictures.append(self.info(name, now_ms))
-        return pictures
+        return [self.info(name, now_ms) for name in page(self._book.names, prefix, after, limit)]
 
     def __iter__(self) -> Iterator[tuple[str, Lock]]:
         """By name."""

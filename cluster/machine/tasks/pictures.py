@@ -5,10 +5,6 @@ RULE: looks, changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
-from typing import Any
-
 from cluster.machine.outcome.tasks import PoolInfo, RunInfo, TaskInfo
 from cluster.machine.tasks.pools import Pool, Task
 
@@ -60,15 +56,3 @@ def picture_of_task(task: Task, now_ms: int) -> TaskInfo:
         skipped=0 if timing is None else timing.skipped,
         missed=0 if timing is None else timing.missed,
     )
-
-
-def page(names: Any, prefix: str, after: str | None, limit: int) -> Iterator[str]:
-    """At most so many of sorted names that start so, behind one that was seen."""
-    if after is not None and after >= prefix:
-        found = names.irange(minimum=after, inclusive=(False, True))
-    else:
-        found = names.irange(minimum=prefix)
-    for name in islice(found, limit):
-        if not name.startswith(prefix):
-            return
-        yield name

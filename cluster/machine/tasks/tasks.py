@@ -38,6 +38,7 @@ from cluster.machine.commands.tasks import (
 from cluster.machine.core import Core
 from cluster.machine.deadlines import TASK_SLOT
 from cluster.machine.events import Event
+from cluster.machine.names import page
 from cluster.machine.outcome.base import Outcome, QueueFull, Refusal
 from cluster.machine.outcome.tasks import (
     PoolInfo,
@@ -61,7 +62,7 @@ from cluster.machine.outcome.tasks import (
 from cluster.machine.parked import Parked, Place
 from cluster.machine.primitive import Blocker, Check, Handler, Table
 from cluster.machine.sessions import Owned, Session
-from cluster.machine.tasks.pictures import page, picture_of_pool, picture_of_task
+from cluster.machine.tasks.pictures import picture_of_pool, picture_of_task
 from cluster.machine.tasks.pools import KIND, Pool, Run, Task, TaskPlace, Worker
 from cluster.machine.tasks.records import tables
 from cluster.machine.tasks.slots import Slots

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
 from typing import Any
 
 from cluster.machine import limits
@@ -25,6 +24,7 @@ from cluster.machine.commands.base import Command, RequestId
 from cluster.machine.commands.tickets import ClaimTicket, IssueTicket, ReleaseTicket, RevokeTicket
 from cluster.machine.core import Core
 from cluster.machine.events import Event
+from cluster.machine.names import page
 from cluster.machine.outcome.base import NotHolder, Outcome, QueueFull, Refusal, StaleToken
 from cluster.machine.outcome.tickets import (
     NoTicketFree,
@@ -328,18 +328,10 @@ class Tickets:
         Args:
             after: name of the last one seen; it need not be there any more.
         """
-        if after is not None and after >= prefix:
-            names = self.resources.names.irange(minimum=after, inclusive=(False, True))
-        else:
-            names = self.resources.names.irange(minimum=prefix)
-        pictures = []
-        for name in islice(names, limit):
-            if not name.startswith(prefix):
-                break
-            picture = self.info(name, now_ms)
-            assert picture is not None
-            pictures.append(picture)
-        return pictures
+        found = (
+            self.info(name, now_ms) for name in page(self.resources.names, prefix, after, limit)
+        )
+        return [picture for picture in found if picture is not None]
 
     def __iter__(self) -> Iterator[tuple[str, Resource]]:
         """By name."""
