@@ -213,13 +213,13 @@ def routes(others: Iterable[Route]) -> tuple[Route, ...]:
 def _with_passes(answer: Answer, passes: Passes) -> Answer:
     """Sign the places in waiting rooms that were given."""
     done = cast(BatchDone, answer.body)
-    results = [
+    answers = [
         Result(result.status, with_pass(Answer(result.status, result.body), passes).body)
         if isinstance(result.body, Unsigned)
         else result
-        for result in done.results
+        for result in done.answers
     ]
-    return answer._replace(body=BatchDone(results))
+    return answer._replace(body=BatchDone(answers))
 
 
 def _body(call: _Call, fields: dict[str, Any]) -> Mapping[str, Any]:

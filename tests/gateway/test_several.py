@@ -34,7 +34,7 @@ async def test_each_command_gets_the_answer_it_would_get_alone(
     got = await anywhere.post("/v1/batch", {"commands": commands}, as_cbor=as_cbor)
     assert got.status == 200, got.body
     assert anywhere.gateway._node.applied_index == before + 1
-    results = got.body["results"]
+    results = got.body["answers"]
     assert [result["status"] for result in results] == [200, 201, 409, 200, 204]
     assert results[0]["body"]["name"] == "a"
     assert results[1]["body"]["session"].count("-") == 1
@@ -54,7 +54,7 @@ async def test_an_atomic_batch_does_all_or_nothing(anywhere: Api) -> None:
     assert got.body["refusal"]["holder"] == bob
     assert (await anywhere.get("/v1/locks/a")).body["holders"] == []
     got = await anywhere.post("/v1/batch", {"commands": commands[::2], "atomic": True})
-    assert [result["status"] for result in got.body["results"]] == [200, 200]
+    assert [result["status"] for result in got.body["answers"]] == [200, 200]
 
 
 async def test_in_an_atomic_batch_each_thing_comes_once(anywhere: Api) -> None:
@@ -87,7 +87,7 @@ async def test_bodies_that_have_a_body_are_told_apart(api: Api) -> None:
         {"call": call, "body": {"body": "three", "priority": 1}},
     ]
     got = await api.post("/v1/batch", {"commands": commands})
-    assert [result["status"] for result in got.body["results"]] == [201, 201, 201]
+    assert [result["status"] for result in got.body["answers"]] == [201, 201, 201]
     jobs = (await api.post("/v1/tubes/mail/reserve", {"limit": 3})).body["jobs"]
     assert [job["body"] for job in jobs] == ["one", "three", {"base64": "AQI="}]
 
@@ -102,7 +102,7 @@ async def test_query_parameters_may_stand_among_the_fields(api: Api) -> None:
         {"call": "DELETE /v1/resources/r/tickets/t2", "session": ann},
     ]
     got = await api.post("/v1/batch", {"commands": commands})
-    assert all(result["status"] < 300 for result in got.body["results"]), got.body
+    assert all(result["status"] < 300 for result in got.body["answers"]), got.body
 
 
 async def test_a_place_in_a_waiting_room_comes_with_its_pass(api: Api) -> None:
@@ -113,7 +113,7 @@ async def test_a_place_in_a_waiting_room_comes_with_its_pass(api: Api) -> None:
         {"call": "POST /v1/rooms/sale/join"},
     ]
     got = await api.post("/v1/batch", {"commands": commands})
-    assert got.body["results"][1]["body"]["token"].count(".") == 2
+    assert got.body["answers"][1]["body"]["token"].count(".") == 2
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,9 @@ class Result(msgspec.Struct, frozen=True):
 
 
 class BatchDone(msgspec.Struct, frozen=True):
-    """The batch was carried out. `results` are in the order of the commands."""
+    """The batch was carried out. `answers` are in the order of the commands."""
 
-    results: list[Result]
+    answers: list[Result]
 
 
 class BatchRefusedReason(msgspec.Struct, frozen=True):
