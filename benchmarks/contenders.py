@@ -12,6 +12,7 @@ import os
 import random
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -110,8 +111,22 @@ class Contender(ABC):
         self._processes[number] = None
         process.wait()
 
+    def pause(self) -> None:
+        """Freeze all nodes, so that they take nothing from who is measured."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let frozen nodes go on; `settled` waits for what follows."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process in self._processes:
+            if process is not None:
+                process.send_signal(number)
+
     def stop(self) -> None:
         """End all nodes."""
+        self.resume()
         for process in self._processes:
             if process is not None and process.poll() is None:
                 process.terminate()

@@ -4,7 +4,8 @@ RULE: plans cells, runs the load tool for each, reports; a cell is one contender
 clients, one number of connections, one round.
 
 Contenders take turns within each round, and the first of them changes from round to round, so that
-whatever drifts on the machine meets both. A ratio is made of neighbours in time.
+whatever drifts on the machine meets both. A ratio is made of neighbours in time. Who rests is frozen:
+two idle clusters do not cost their neighbour the same.
 """
 
 from __future__ import annotations
@@ -80,7 +81,24 @@ def measure(
             for placement in PLACEMENTS:
                 for contender in ordered:
                     plan = (contender, placement, count, number, seconds)
-                    yield _quietest(plan, patience_s)
+                    yield _alone(contenders, plan, patience_s)
+
+
+def _alone(
+    contenders: Sequence[Contender],
+    plan: tuple[Contender, str, int, int, float],
+    patience_s: float,
+) -> Cell:
+    """Run one cell while the others stand still."""
+    others = [contender for contender in contenders if contender is not plan[0]]
+    for other in others:
+        other.pause()
+    try:
+        return _quietest(plan, patience_s)
+    finally:
+        for other in others:
+            other.resume()
+            other.settled()
 
 
 def _quietest(plan: tuple[Contender, str, int, int, float], patience_s: float) -> Cell:
