@@ -474,7 +474,7 @@ def _queue_barged() -> Any:
     """Whoever asks while a lock is shared gets it, whatever is held."""
     from cluster.machine.locks import locks as locks_module
 
-    return _replaced(locks_module, _compatible=lambda lock, shared: True)
+    return _replaced(locks_module, is_compatible=lambda lock, shared: True)
 
 
 def _own_clock() -> Any:
