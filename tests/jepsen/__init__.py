@@ -1,0 +1,1 @@
+"""Tests of `jepsen-style`: what judges has to be judged first."""
