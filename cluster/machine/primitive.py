@@ -21,11 +21,20 @@ Handler: TypeAlias = Callable[[Any, RequestId], "Outcome | Parked"]
 """Carries one command out. A Parked is what `Core.park` gave: the answer comes later."""
 
 Weighed: TypeAlias = Iterator[tuple[int, list[Any]]]
-"""Records for a snapshot; the weight is about one for every hundred bytes."""
+"""Records for a snapshot, with their weights; see `weight_of`."""
 
 
 class Record(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """Base of what stands in a snapshot: integers, booleans, texts, bytes, None and lists."""
+
+
+def weight_of(size: int) -> int:
+    """Weight of a record that holds so many bytes beside its few short fields.
+
+    A row of a snapshot takes records up to a weight, not up to a number: it stays short, whatever
+    its records hold.
+    """
+    return 1 + size // 64
 
 
 class Table(NamedTuple):

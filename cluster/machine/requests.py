@@ -148,7 +148,7 @@ class Requests:
 
     def add_key(self, key: str, fingerprint: bytes | None, outcome: Outcome, now_ms: int) -> None:
         """Take in a settled key behind all others."""
-        size = len(_encode(outcome))
+        size = size_of(outcome)
         self.keys[key] = Key(fingerprint, now_ms, outcome, size)
         self.key_bytes += size
 
@@ -162,6 +162,11 @@ class Requests:
             if keys[key].settled_ms + limits.IDEMPOTENCY_KEY_MS > now_ms:
                 return
             self.key_bytes -= keys.pop(key).size
+
+
+def size_of(outcome: Outcome) -> int:
+    """Bytes that an answer takes, about, with all that is nested in it."""
+    return len(_encode(outcome))
 
 
 def _acknowledge(answers: Answers, ack: int) -> None:

@@ -28,8 +28,8 @@ from cluster.machine.deadlines import SESSION_ENDS, WAIT_ENDS
 from cluster.machine.outcome import MACHINE_OUTCOMES
 from cluster.machine.outcome.base import Outcome, Queued, Void
 from cluster.machine.parked import Parked
-from cluster.machine.primitive import Record, Weighed
-from cluster.machine.requests import Answers
+from cluster.machine.primitive import Record, Weighed, weight_of
+from cluster.machine.requests import Answers, size_of
 from cluster.machine.restoring import Restoring, must
 from cluster.machine.sessions import Session
 
@@ -42,9 +42,6 @@ VERSION = 2
 _StoredOutcome: Any = reduce(
     or_, (outcome for outcome in MACHINE_OUTCOMES if outcome not in {Queued, Void})
 )
-
-# Outcomes and texts of this many bytes or items weigh as much as a record.
-_WEIGHT = 64
 
 
 class _Head(Record):
@@ -145,7 +142,7 @@ def _tables(machine: Machine) -> Iterator[tuple[str, Weighed]]:
 
 def _sessions(machine: Machine) -> Weighed:
     for session in machine.sessions:
-        weight = 1 if session.meta is None else 1 + len(session.meta) // _WEIGHT
+        weight = weight_of(0 if session.meta is None else len(session.meta))
         yield (
             weight,
             [
@@ -196,29 +193,19 @@ def _answers(machine: Machine) -> Weighed:
             if isinstance(answer, Parked):
                 yield 1, [node, seq, None]
             else:
-                yield _outcome_weight(answer), [node, seq, _plain(answer)]
+                yield weight_of(size_of(answer)), [node, seq, _plain(answer)]
 
 
 def _keys(machine: Machine) -> Weighed:
     for key, settled in machine.requests.keys.items():
         yield (
-            _outcome_weight(settled.outcome),
+            weight_of(settled.size),
             [key, settled.fingerprint, settled.settled_ms, _plain(settled.outcome)],
         )
 
 
 def _plain(outcome: Outcome) -> Any:
     return msgspec.to_builtins(outcome, builtin_types=(bytes,))
-
-
-def _outcome_weight(outcome: Outcome) -> int:
-    """One for each field, and for each item of a list in it."""
-    weight = 1
-    for field in outcome.__struct_fields__:
-        value = getattr(outcome, field)
-        if isinstance(value, (tuple, str, bytes)):
-            weight += len(value) // (1 if isinstance(value, tuple) else _WEIGHT)
-    return weight
 
 
 class _Reader:

@@ -23,16 +23,25 @@ CHUNK_BYTES_MAX = 64 * 1024 * 1024
 """Longest chunk that is read. Rows stay far below."""
 
 _DEPTH_MAX = 10
+_HEAD_BYTES_MAX = 64
+"""Of a chunk: its length, and the row that names the format."""
 
 
 def encode(rows: Iterable[list[Any]]) -> Iterator[bytes]:
-    """Make chunks of the rows of `Machine.dump`, one at a time."""
+    """Make chunks of the rows of `Machine.dump`, one at a time.
+
+    Raises:
+        WireError: a chunk would be longer than any that is read. Better no snapshot than one that
+            nobody can start from: the log stays until there is one.
+    """
     encoded = [cbor.encode([FORMAT, VERSION])]
     size = 0
     for row in rows:
         data = cbor.encode(row)
         encoded.append(data)
         size += len(data)
+        if size > CHUNK_BYTES_MAX - _HEAD_BYTES_MAX:
+            raise WireError(f"a chunk of the snapshot has {size} bytes, more than can be read back")
         if size >= CHUNK_BYTES:
             yield _array(encoded)
             encoded, size = [], 0

@@ -18,8 +18,10 @@ from cluster.machine.commands import (
     ReleaseLock,
     RequestId,
 )
+from cluster.machine.commands.jobs import PutJob, ReserveJobs
 from cluster.machine.machine import Machine
 from cluster.machine.outcome import Granted, Queued
+from cluster.machine.outcome.jobs import Reserved
 from cluster.wire import cbor
 from tests.machine.drive import Drive
 
@@ -101,6 +103,19 @@ def test_rows_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     drive.open(*[1000] * 25)
     sizes = [len(row[1]) for row in drive.machine.dump() if row[0] == "sessions"]
     assert sizes == [2, 2, 10, 10, 5]
+
+
+@pytest.mark.parametrize("kind", ["answers", "keys"])
+def test_answers_that_hold_jobs_make_short_rows(kind: str) -> None:
+    """A row of them stays far below what a node reads back, whatever is nested in an answer."""
+    drive, body = Drive(), b"x" * 64 * 1024
+    for number in range(40):
+        drive.one(PutJob("mail", body))
+        given = drive.one(ReserveJobs(("mail",)), key=f"key {number}", fingerprint=b"print")
+        assert isinstance(given, Reserved)
+    sizes = [len(cbor.encode(row)) for row in drive.machine.dump() if row[0] == kind]
+    assert sum(sizes) > 40 * len(body)
+    assert max(sizes) < 4 * len(body)
 
 
 class TestRefusal:

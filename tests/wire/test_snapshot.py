@@ -56,6 +56,22 @@ def test_gives_chunks_before_the_last_row_is_made() -> None:
     assert next(decoded) == ["row", b"x" * 100_000]
 
 
+def test_refuses_to_write_what_it_would_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk at the limit comes back; one byte more is an error to the writer, not to a reader."""
+    monkeypatch.setattr(snapshot, "CHUNK_BYTES_MAX", 10_000)
+    monkeypatch.setattr(snapshot, "CHUNK_BYTES", 9_000)
+    taken = 0
+    for size in range(9_800, 10_100):
+        rows = [["jobs", b"x" * size]]
+        try:
+            chunks = list(snapshot.encode(rows))
+        except WireError:
+            continue
+        assert list(snapshot.decode(chunks)) == rows
+        taken += 1
+    assert 0 < taken < 300
+
+
 def test_a_machine_survives_the_way(rng: random.Random) -> None:
     """Dumped, encoded, decoded and loaded, a machine gives the same bytes again."""
     walk, machine = Walk(rng), Machine()

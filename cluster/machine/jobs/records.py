@@ -27,13 +27,11 @@ from cluster.machine.jobs.tubes import (
     Tube,
     TubePlace,
 )
-from cluster.machine.primitive import Record, Table, Weighed
+from cluster.machine.primitive import Record, Table, Weighed, weight_of
 from cluster.machine.restoring import Restoring, must
 
 if TYPE_CHECKING:
     from cluster.machine.jobs.stock import Stock
-
-_WEIGHT = 100
 
 
 class _CountersRecord(Record):
@@ -145,7 +143,7 @@ class _Records:
     def dump_jobs(self) -> Weighed:
         for job in self._stock.jobs.values():
             yield (
-                1 + len(job.body) // _WEIGHT,
+                weight_of(len(job.body)),
                 [
                     job.id,
                     job.tube.name,

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 
 from cluster.machine.commands.tasks import ALLOW, SKIP, Schedule
 from cluster.machine.core import Core
-from cluster.machine.primitive import Record, Table, Weighed
+from cluster.machine.primitive import Record, Table, Weighed, weight_of
 from cluster.machine.restoring import Restoring, must
 from cluster.machine.tasks.pools import KIND, Pool, Run, Task, TaskPlace, Timing, Worker
 
 if TYPE_CHECKING:
     from cluster.machine.tasks.tasks import Tasks
-
-_DATA_WEIGHT = 100
 
 
 class _PoolRecord(Record):
@@ -126,7 +124,7 @@ class _Rows:
         for pool in self._tasks:
             for id in pool.ids:
                 task = pool.tasks[id]
-                weight = 1 if task.data is None else 1 + len(task.data) // _DATA_WEIGHT
+                weight = weight_of(0 if task.data is None else len(task.data))
                 yield weight, [pool.name, id, task.data, task.is_text]
 
     def load_tasks(self, records: Iterable[_TaskRecord], restoring: Restoring) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
-from cluster.machine.primitive import Record, Table, Weighed
+from cluster.machine.primitive import Record, Table, Weighed, weight_of
 from cluster.machine.restoring import Restoring, must
 from cluster.machine.tickets.resources import (
     CLAIMED,
@@ -22,8 +22,6 @@ from cluster.machine.tickets.resources import (
     is_utf8,
     size,
 )
-
-_BYTES_PER_WEIGHT = 64
 
 
 class _TicketRecord(Record):
@@ -82,7 +80,7 @@ def _dump_tickets(resources: Resources) -> Weighed:
     for name, resource in resources:
         for ticket in resource.tickets.values():
             yield (
-                1 + size(ticket.data) // _BYTES_PER_WEIGHT,
+                weight_of(size(ticket.data)),
                 [
                     name,
                     ticket.name,
