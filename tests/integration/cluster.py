@@ -18,7 +18,6 @@ import json
 import re
 import shutil
 import signal
-import socket
 import time
 import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -27,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from jepsen.ports import claimed_ports
+from jepsen.progress import STILL_S, progress, until
 
 from cluster.cli import processes
 from cluster.cli.local import HOST, LocalCluster, Member
@@ -34,7 +35,6 @@ from cluster.client.aio import Client, ClusterState
 from cluster.client.core import Policy, path_of
 from cluster.errors import CoterieError
 from cluster.node.config import Address
-from tests.integration.progress import STILL_S, progress, until
 from tests.integration.toxiproxy import Link, Server
 
 # One answer. Far beyond what load can do, so that only what hangs is cut off.
@@ -469,31 +469,6 @@ async def started(
         finally:
             # Journals reserve their space: many clusters would fill a small disk.
             shutil.rmtree(folder)
-
-
-def claimed_ports(count: int, claims: contextlib.ExitStack) -> list[int]:
-    """Ports that stay ours until the claims are closed, also while nobody listens on them.
-
-    They lie outside the range from which the kernel takes the ports of outgoing connections: one
-    of those would take a port while its node is down, or a dial to a node that is down would reach
-    itself. A UDP socket at the same number keeps other runs of these tests away.
-    """
-    free: list[int] = []
-    for port in range(30_999, 20_000, -1):
-        claim, probe = socket.socket(type=socket.SOCK_DGRAM), socket.socket()
-        with probe:
-            try:
-                claim.bind((HOST, port))
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind((HOST, port))
-            except OSError:
-                claim.close()
-                continue
-        claims.enter_context(claim)
-        free.append(port)
-        if len(free) == count:
-            return free
-    raise AssertionError(f"no {count} ports are free below the ephemeral range")
 
 
 def shared_processes() -> set[int]:

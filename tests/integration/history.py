@@ -15,11 +15,12 @@ from itertools import pairwise
 from types import TracebackType
 from typing import Self
 
+from jepsen.progress import progress, until
+
 from cluster.client.aio import Client
 from cluster.client.core import Policy, path_of
 from cluster.errors import Refused
 from tests.integration.cluster import CALL_S, NAMES, Cluster, Reply
-from tests.integration.progress import progress, until
 
 # A client gives a node this long before it asks the next one.
 PATIENCE = Policy(attempt_ms=3_000, connect_ms=1_000)

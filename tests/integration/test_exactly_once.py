@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from jepsen.progress import until
 
 from tests.integration.cluster import NAMES, Cluster, Reply, started
-from tests.integration.progress import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

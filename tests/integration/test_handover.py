@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from jepsen.progress import until
 
 from tests.cli.running import finish
 from tests.integration.cluster import NAMES, Cluster, started
 from tests.integration.history import Load, Traffic
-from tests.integration.progress import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

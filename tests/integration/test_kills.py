@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from jepsen.progress import until
 
 from cluster.client.core import path_of
 from tests.integration.cluster import NAMES, Cluster, started
 from tests.integration.history import Load, hold, leave
-from tests.integration.progress import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

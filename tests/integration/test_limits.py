@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from jepsen.progress import progress, until
 
 from cluster.client.core import path_of
 from cluster.node.config import Address
 from tests.integration.cluster import NAMES, Cluster, Reply, started
 from tests.integration.history import Traffic
-from tests.integration.progress import progress, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

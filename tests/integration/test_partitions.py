@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from jepsen.progress import until
 
 from cluster.client.core import path_of
 from tests.integration.cluster import NAMES, Cluster, Reply, repeated, started
 from tests.integration.history import Load, Reads, hold, leave
-from tests.integration.progress import until
 from tests.integration.toxiproxy import Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -146,14 +146,14 @@ def test_the_server_dies_with_a_killed_parent(toxiproxy_server: Server) -> None:
     program = str(Path(f"/proc/{toxiproxy_server.pid}/exe").readlink())
     source = (
         "import pathlib, sys\n"
-        "from tests.integration.toxiproxy import serve\n"
+        "from jepsen.toxiproxy import serve\n"
         f"with serve(pathlib.Path({program!r})) as server:\n"
         "    print(server.pid, flush=True)\n"
         "    sys.stdin.read()\n"
     )
     owner = subprocess.Popen(
         [sys.executable, "-c", source],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[2] / "jepsen-style",
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -1,6 +1,6 @@
-"""What has moved in the clusters under test: a slow machine moves, a cluster that is stuck does not.
+"""What has moved in the clusters that run: a slow machine moves, a cluster that is stuck does not.
 
-RULE: no deadline of a test but this one. Under load everything takes tens of times longer (a node
+RULE: no deadline of a test or a run but this one. Under load everything takes tens of times longer (a node
 that starts needs a second of processor time), so a fixed deadline fails for load alone; here a test
 fails when nothing has moved for so long.
 
@@ -66,7 +66,7 @@ async def until(
     """
 
     async def look() -> T:
-        while not (answer := await condition()):
+        while not (answer := await condition()):  # noqa: ASYNC110
             await asyncio.sleep(LOOK_EVERY_S)
         return answer
 

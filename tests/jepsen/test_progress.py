@@ -6,8 +6,7 @@ import asyncio
 import itertools
 
 import pytest
-
-from tests.integration.progress import Progress, progress, until
+from jepsen.progress import Progress, progress, until
 
 
 def test_only_what_was_not_reached_before_counts() -> None:
