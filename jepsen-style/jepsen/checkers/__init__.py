@@ -33,4 +33,23 @@ alive for sure, so nothing that it holds can be judged.
 Time: a holder holds *for sure* from the moment it was told to the first of: its own request to give
 it back was sent; the session's close was sent; the last acknowledged renewal was *sent* longer ago
 than its TTL. All of one monotonic clock. `Allowance` says by how much a leader's clock may run fast.
+
+Who there is, each made without arguments (the allowances are keywords):
+
+| row | module | classes |
+|---|---|---|
+| K1 | `linear` | `LinearLocks`, `LinearSemaphores`, `LinearJobs` |
+| K2 | `locks` | `MutualExclusion`, `Tokens` |
+| K3 | `fenced_store` | `FencedStore`, `UnfencedStore` (the control) |
+| K4 | `semaphores`, `tickets`, `rooms` | `Capacity`, `Claims`, `Places` |
+| K5 | `order` | `Turns`, `Waiters` |
+| K6 | `sessions` | `Sessions` |
+| K7 | `jobs` | `Jobs` |
+| K8 | `tasks` | `Tasks` |
+| K9 | `exactly_once` | `ExactlyOnce` |
+| K10 | `streams` | `Streams` |
+| K11 | `replicas` | `Replicas` (the runner's) |
+| K12 | `durability` | `Durability` (every workload's) |
+| K13 | `progress` | `Progress` (the runner's) |
+| K15 | `hygiene` | `Hygiene` (the runner's) |
 """
