@@ -17,13 +17,18 @@ import ssl
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 
 from cluster import __version__
+from cluster.fronts import registry
+from cluster.fronts.desk import Desk
+from cluster.fronts.front import Surroundings
 from cluster.gateway.passes import derived_key
 from cluster.gateway.server import Gateway, GatewaySettings
-from cluster.node.config import Config
+from cluster.node.clock import monotonic, wall_ms
+from cluster.node.config import Address, Config
 from cluster.node.driver import Driver
 from cluster.node.settings import NodeSettings
 from cluster.replication.disk import DiskLocked, OsDisk
@@ -117,8 +122,21 @@ async def _serve(config: Config, disk: OsDisk) -> int:
             room_keys=_room_keys(config),
         ),
     )
+    fronts = registry.switched_on(
+        config,
+        Surroundings(
+            node=driver.node,
+            desk=Desk(driver.node),
+            clock=monotonic,
+            wall_ms=wall_ms,
+            draw=secrets.token_bytes,
+            version=__version__,
+        ),
+    )
     try:
         await gateway.start(config.http.host, config.http.port)
+        for name, address in config.fronts.items():
+            await fronts[name].start(address.host, address.port)
         await driver.start()
         # What is alive now stays alive: keep the collector off it, and let it look more rarely.
         gc.collect()
@@ -130,17 +148,22 @@ async def _serve(config: Config, disk: OsDisk) -> int:
             cluster=config.cluster,
             version=__version__,
             http=config.advertise_http,
+            fronts={name: str(address) for name, address in config.fronts.items()},
             boot=identity.boot,
             pid=os.getpid(),
         )
         await stopping.wait()
         log.info("stopping", node=config.node)
         gateway.drain()
+        for front in fronts.values():
+            front.drain()
         await driver.drain(config.drain_timeout_ms / 1000)
     finally:
         # First the node, which answers everybody who waits; then those answers leave.
         await driver.stop()
-        await gateway.stop(grace_s=1.0)
+        await asyncio.gather(
+            gateway.stop(grace_s=1.0), *(front.stop(grace_s=1.0) for front in fronts.values())
+        )
     log.info("stopped", node=config.node)
     return 0
 
@@ -159,6 +182,7 @@ def _settings(config: Config) -> NodeSettings:
         peers=tuple(config.peers),
         http=config.advertise_http,
         version=__version__,
+        fronts=_advertised(config),
         segment_bytes=config.segment_bytes,
         engine=EngineSettings(
             heartbeat=config.heartbeat_ms / 1000,
@@ -169,6 +193,15 @@ def _settings(config: Config) -> NodeSettings:
             snapshot_bytes=config.snapshot_bytes,
         ),
     )
+
+
+def _advertised(config: Config) -> dict[str, str]:
+    """Addresses of our fronts as clients see them: a wildcard stands for the host of our API."""
+    host = urlsplit(config.advertise_http).hostname or config.http.host
+    return {
+        name: str(Address(host, address.port) if address.is_wildcard else address)
+        for name, address in config.fronts.items()
+    }
 
 
 def _room_keys(config: Config) -> tuple[bytes, ...]:

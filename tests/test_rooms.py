@@ -36,7 +36,14 @@ class Row:
 
 
 # The pace of streams is no business of the node: it is told when to look, never what to wait for.
-TIMERS = ("node/driver.py", "replication/transport.py", "gateway/watchers.py", "client/", "cli/")
+TIMERS = (
+    "node/driver.py",
+    "replication/transport.py",
+    "gateway/watchers.py",
+    "fronts/desk.py",
+    "client/",
+    "cli/",
+)
 WALL_CLOCKS = ("node/clock.py", "telemetry/logs.py", "fronts/waitingroom.py")
 # One class in four layers, and the list of the names they touch.
 ENGINE = tuple(

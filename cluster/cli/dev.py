@@ -70,12 +70,35 @@ FOLLOW_EVERY_S = 0.5
     show_default=True,
     help="Port of the first node for its peers.",
 )
+@click.option(
+    "--front-base",
+    type=click.IntRange(1, 65_000),
+    default=7301,
+    show_default=True,
+    help="Port of the first node's first compatible front; the next front is ten further.",
+)
+@click.option("--fronts/--no-fronts", default=True, help="Serve the older systems' clients too.")
 @click.option("-v", "--verbose", is_flag=True, help="Show all that the nodes write.")
-def command(nodes: int, data: Path, http_base: int, peer_base: int, verbose: bool) -> None:
+def command(
+    nodes: int,
+    data: Path,
+    http_base: int,
+    peer_base: int,
+    front_base: int,
+    fronts: bool,
+    verbose: bool,
+) -> None:
     """Run a cluster on this machine until Ctrl-C."""
     from cluster.cli import local
+    from cluster.fronts.registry import MAKERS
 
-    members = local.planned(nodes, http_base=http_base, peer_base=peer_base)
+    members = local.planned(
+        nodes,
+        http_base=http_base,
+        peer_base=peer_base,
+        fronts=tuple(MAKERS) if fronts else (),
+        front_base=front_base,
+    )
     screen = Screen(is_verbose=verbose)
     running = local.LocalCluster(data, members, on_line=screen.line, on_end=screen.end)
     screen.cluster = running
@@ -212,7 +235,14 @@ def welcome(cluster: LocalCluster, state: ClusterState) -> str:
     lines = TRY
     for place, words in places.items():
         lines = lines.replace(place, words)
-    return f"{table(('NODE', 'HTTP', 'ROLE'), rows)}\ndata: {cluster.folder}\n{lines}"
+    parts = [table(("NODE", "HTTP", "ROLE"), rows), f"data: {cluster.folder}"]
+    if members[0].fronts:
+        fronts = [
+            (name, *(str(member.fronts[name]) for member in members)) for name in members[0].fronts
+        ]
+        heads = ("FRONT", *(member.name for member in members))
+        parts += ["", "Clients of older systems are served, unchanged, at:", table(heads, fronts)]
+    return "\n".join((*parts, lines))
 
 
 def worth_showing(line: str, *, is_stopping: bool) -> str | None:

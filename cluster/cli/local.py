@@ -18,8 +18,8 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cluster
@@ -40,11 +40,12 @@ class CannotStart(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One node of a local cluster."""
+    """One node of a local cluster. `fronts`: where each compatible front listens, by its name."""
 
     name: str
     http: Address
     listen: Address
+    fronts: Mapping[str, Address] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -52,27 +53,47 @@ class Member:
         return f"http://{self.http}"
 
 
-def planned(count: int, *, http_base: int, peer_base: int) -> tuple[Member, ...]:
-    """Members n1, n2, … on consecutive ports."""
+def planned(
+    count: int, *, http_base: int, peer_base: int, fronts: Sequence[str] = (), front_base: int = 0
+) -> tuple[Member, ...]:
+    """Members n1, n2, … on consecutive ports.
+
+    Args:
+        fronts: names of those that every node serves.
+        front_base: port of the first node's first front; the next front begins ten ports later.
+    """
     return tuple(
         Member(
-            f"n{number + 1}", Address(HOST, http_base + number), Address(HOST, peer_base + number)
+            f"n{number + 1}",
+            Address(HOST, http_base + number),
+            Address(HOST, peer_base + number),
+            {
+                name: Address(HOST, front_base + 10 * row + number)
+                for row, name in enumerate(fronts)
+            },
         )
         for number in range(count)
     )
 
 
-def planned_anywhere(count: int) -> tuple[Member, ...]:
+def planned_anywhere(count: int, *, fronts: Sequence[str] = ()) -> tuple[Member, ...]:
     """Members on ports that are free now."""
+    each = 2 + len(fronts)
     with contextlib.ExitStack() as held:
         ports = []
-        for _ in range(2 * count):
+        for _ in range(each * count):
             taken = held.enter_context(socket.socket())
             taken.bind((HOST, 0))
             ports.append(taken.getsockname()[1])
     return tuple(
         Member(
-            f"n{number + 1}", Address(HOST, ports[2 * number]), Address(HOST, ports[2 * number + 1])
+            f"n{number + 1}",
+            Address(HOST, ports[each * number]),
+            Address(HOST, ports[each * number + 1]),
+            {
+                name: Address(HOST, ports[each * number + 2 + row])
+                for row, name in enumerate(fronts)
+            },
         )
         for number in range(count)
     )
@@ -132,7 +153,7 @@ class LocalCluster:
         """
         self._check_size()
         for member in self.members.values():
-            for address in (member.http, member.listen):
+            for address in (member.http, member.listen, *member.fronts.values()):
                 _check_free(address)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._make_secret()
@@ -262,6 +283,8 @@ class LocalCluster:
             "log_format": "json",
             "log_level": log_level,
         }
+        for front, address in member.fronts.items():
+            settings[f"front_{front.replace('-', '_')}"] = str(address)
         lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
         lines += ["", "[peers]"]
         lines += [f'{peer} = "{other.listen}"' for peer, other in self.members.items()]
@@ -310,5 +333,5 @@ def _check_free(address: Address) -> None:
         except OSError as error:
             raise CannotStart(
                 f"{address} cannot be listened on: {error.strerror}. Stop what uses it (perhaps "
-                'another "coterie dev"), or choose other ports by --http-base and --peer-base'
+                'another "coterie dev"), or choose other ports by --http-base, --peer-base and --front-base'
             ) from None

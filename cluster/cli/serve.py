@@ -42,6 +42,8 @@ def _options(command: click.Command) -> click.Command:
             continue
         default = settings.DEFAULTS[entry.key]
         shown = "" if default in (settings.REQUIRED, None, "") or entry.key == "peers" else default
+        if isinstance(default, bool):
+            shown = "on" if default else "off"
         meaning = entry.meaning[0].upper() + entry.meaning[1:]
         command.params.append(
             click.Option(

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from cluster.gateway.face import NodeFace
 from cluster.gateway.replies import from_error
+from cluster.node.face import NodeFace
 from cluster.node.pending import Answered, Failed, OnReply, Reply
 
 

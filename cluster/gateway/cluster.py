@@ -12,10 +12,10 @@ from typing import Annotated
 import msgspec
 
 from cluster.gateway.asking import reply_to
-from cluster.gateway.face import NodeFace
 from cluster.gateway.replies import Answer
 from cluster.gateway.requests import CONSISTENCY, Ask, Body
 from cluster.gateway.routes import Local, Route
+from cluster.node.face import NodeFace
 from cluster.node.pending import OnReply
 
 

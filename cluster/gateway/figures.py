@@ -12,8 +12,8 @@ import msgspec
 
 from cluster.gateway.admission import Admission
 from cluster.gateway.connections import Connections
-from cluster.gateway.face import NodeFace
 from cluster.gateway.watchers import Hub
+from cluster.node.face import NodeFace
 from cluster.telemetry.metrics import Figure
 
 

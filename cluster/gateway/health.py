@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from cluster.gateway import docs, openapi
-from cluster.gateway.face import NodeFace
 from cluster.gateway.replies import Answer, Problem
 from cluster.gateway.requests import Ask
 from cluster.gateway.routes import Lane, Local, Route
+from cluster.node.face import NodeFace
 from cluster.telemetry.metrics import Metrics
 
 

@@ -14,13 +14,13 @@ from typing import TypeAlias
 
 import msgspec
 
-from cluster.gateway.face import NodeFace
 from cluster.gateway.passes import Passes
 from cluster.gateway.replies import CLUSTER_CODES, COMMON_CODES, Answer
 from cluster.gateway.requests import CONSISTENCY, Ask, Body, Nothing, Query, path_segment
 from cluster.gateway.watchers import Filter
 from cluster.machine.commands import Command
 from cluster.machine.machine import Machine
+from cluster.node.face import NodeFace
 
 BODY_BYTES_MAX = 64 * 1024
 """Default bound of a body; a route of large bodies sets its own, up to BODY_BYTES_LIMIT."""

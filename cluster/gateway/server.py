@@ -38,13 +38,13 @@ from cluster.gateway import (
 from cluster.gateway.admission import Admission
 from cluster.gateway.connections import Connection, Connections, Owner, Refusing
 from cluster.gateway.endpoint import ANYWHERE, Elsewhere, Endpoint
-from cluster.gateway.face import NodeFace
 from cluster.gateway.passes import Passes
 from cluster.gateway.routes import BODY_BYTES_LIMIT, Route, matching
 from cluster.gateway.service import Context, Service
 from cluster.gateway.shortway import House, ShortWay
 from cluster.gateway.watchers import Hub
 from cluster.node.clock import monotonic
+from cluster.node.face import NodeFace
 from cluster.telemetry.logs import Sampler
 from cluster.telemetry.metrics import Metrics
 

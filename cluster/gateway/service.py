@@ -21,7 +21,6 @@ from cluster.errors import CoterieError
 from cluster.gateway import rendering, replies
 from cluster.gateway.admission import Admission
 from cluster.gateway.connections import Connections
-from cluster.gateway.face import NodeFace
 from cluster.gateway.passes import Passes
 from cluster.gateway.rendering import Finished
 from cluster.gateway.replies import Answer, Problem
@@ -29,6 +28,7 @@ from cluster.gateway.requests import Ask, BodyReader, QueryReader, idempotency_k
 from cluster.gateway.routes import Lane, Look, PathReader, Read, Route, Write
 from cluster.gateway.watchers import Hub
 from cluster.machine.commands import Command
+from cluster.node.face import NodeFace
 from cluster.node.pending import Failed, OnReply, Reply
 from cluster.telemetry.logs import Sampler
 from cluster.telemetry.metrics import Metrics

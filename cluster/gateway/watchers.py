@@ -19,9 +19,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from cluster.gateway.face import NodeFace
 from cluster.gateway.replies import Problem
 from cluster.machine.events import Event, History
+from cluster.node.face import NodeFace
 
 NOTIFY_EVERY_S: Final = 0.005
 """At the most often: what comes faster is looked at together."""

@@ -28,6 +28,16 @@ import durationpy
 
 ENVIRONMENT_PREFIX = "COTERIE_"
 SECRET_LENGTH_MIN = 16
+FRONTS = (
+    "ticketd",
+    "sync",
+    "session-queue",
+    "goyaad",
+    "beanstalkd",
+    "session-lock",
+    "postgres",
+)
+"""Names of the compatible fronts, as in `front_NAME`."""
 ROOM_KEYS_MAX = 16
 REQUIRED = dataclasses.MISSING
 
@@ -209,6 +219,15 @@ def parse_count(raw: object) -> int:
     return value
 
 
+def parse_switch(raw: object) -> bool:
+    """`on` or `off`, or a TOML boolean."""
+    if isinstance(raw, bool):
+        return raw
+    if _is_text(raw) and raw.strip().lower() in {"on", "off"}:
+        return raw.strip().lower() == "on"
+    raise ValueError("is no switch; use on or off")
+
+
 def parse_path(raw: object) -> Path:
     """A path; `~` is the home folder."""
     if not _is_text(raw) or not raw.strip() or "\0" in raw:
@@ -375,6 +394,89 @@ class Config:
             parse_path, "FILE", "authority that peers' certificates need (PEM)", is_path=True
         ),
     )
+    front_ticketd: Address | None = field(
+        default=None,
+        metadata=about(parse_address, "HOST:PORT", "where clients of ticketd are served"),
+    )
+    front_ticketd_sweep_ms: int = field(
+        default=500,
+        metadata=about(
+            between(parse_duration_ms, 1, 3_600_000, " ms"),
+            "TIME",
+            "ticketd: what expired or emptied goes at multiples of this (its -expire)",
+        ),
+    )
+    front_sync: Address | None = field(
+        default=None,
+        metadata=about(parse_address, "HOST:PORT", "where clients of katexochen/sync are served"),
+    )
+    front_sync_strict: bool = field(
+        default=False,
+        metadata=about(
+            parse_switch, "on|off", "sync: durations as its code has them: 0 is at once, no days"
+        ),
+    )
+    front_session_queue: Address | None = field(
+        default=None,
+        metadata=about(parse_address, "HOST:PORT", "where clients of session-queue are served"),
+    )
+    front_session_queue_size: int = field(
+        default=10,
+        metadata=about(
+            between(parse_count, 1, 10**9), "COUNT", "session-queue: places let in at a time"
+        ),
+    )
+    front_session_queue_interval_ms: int = field(
+        default=30_000,
+        metadata=about(
+            between(parse_duration_ms, 0, 10**12, " ms"),
+            "TIME",
+            "session-queue: at least between two steps of the window",
+        ),
+    )
+    front_session_queue_active: int = field(
+        default=2,
+        metadata=about(
+            between(parse_count, 1, 10**9), "COUNT", "session-queue: batches that are let in"
+        ),
+    )
+    front_session_queue_secret: str = field(
+        default="",
+        repr=False,
+        metadata=about(
+            parse_text,
+            "TEXT",
+            "session-queue: its JWT_SECRET; by default derived from the cluster's secret",
+            flag=None,
+            is_hidden=True,
+        ),
+    )
+    front_goyaad: Address | None = field(
+        default=None,
+        metadata=about(parse_address, "HOST:PORT", "where clients of goyaad (net/rpc) are served"),
+    )
+    front_beanstalkd: Address | None = field(
+        default=None,
+        metadata=about(parse_address, "HOST:PORT", "where clients of beanstalkd are served"),
+    )
+    front_beanstalkd_job_bytes_max: int = field(
+        default=65_535,
+        metadata=about(
+            between(parse_bytes, 0, 2**20, " bytes"), "SIZE", "beanstalkd: longest body (its -z)"
+        ),
+    )
+    front_session_lock: Address | None = field(
+        default=None,
+        metadata=about(
+            parse_address, "HOST:PORT", "where go-session-lock's functions are served by HTTP"
+        ),
+    )
+    front_postgres: Address | None = field(
+        default=None,
+        metadata=about(
+            parse_address, "HOST:PORT", "where the same functions are served to Postgres drivers"
+        ),
+    )
     heartbeat_ms: int = field(
         default=100,
         metadata=about(
@@ -461,6 +563,12 @@ class Config:
     origins: Mapping[str, Origin] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
+    def fronts(self) -> dict[str, Address]:
+        """Where each compatible front that is switched on listens, by its name."""
+        found = {name: getattr(self, f"front_{name.replace('-', '_')}") for name in FRONTS}
+        return {name: address for name, address in found.items() if address is not None}
+
+    @property
     def has_tls(self) -> bool:
         """Peers prove themselves by certificates, beside the secret."""
         return self.tls_cert is not None
@@ -487,6 +595,8 @@ class Config:
             return f"(hidden, {len(value)} {unit})" if value else ""
         if isinstance(value, Mapping):
             return ",".join(f"{node}={address}" for node, address in value.items())
+        if isinstance(value, bool):
+            return "on" if value else "off"
         return "" if value is None else str(value)
 
     def _plain(self, key: str) -> object:
@@ -609,6 +719,12 @@ def _settle(
         for key in given_tls
         if not value_of(key).is_file()
     )
+
+    if value_of("front_session_queue") is not None and value_of("front_session_queue_active") == 1:
+        warnings.append(
+            "front_session_queue_active: with 1 whoever joins late in a batch is shut out by its "
+            "next step, perhaps at once; use 2 or more"
+        )
 
     heartbeat_ms, least_ms, most_ms = (
         value_of(key) for key in ("heartbeat_ms", "election_min_ms", "election_max_ms")

@@ -138,12 +138,14 @@ class Node:
         timeout_ms: int = 10_000,
         key: str | None = None,
         fingerprint: bytes | None = None,
+        patient: bool = False,
     ) -> int:
         """Take one command; its reply comes once, later, through `on_reply`.
 
         Args:
             timeout_ms: until when it must be applied; a wait the command asks for comes on top.
             key, fingerprint: the client's Idempotency-Key and the digest of its request.
+            patient: wait for a leader until that timeout; else for `no_leader_after` at the most.
         Returns:
             a handle for `hang_up`.
         Raises:
@@ -166,6 +168,7 @@ class Node:
                 taken_at=now,
                 deadline=now + timeout_ms / 1000,
                 parks_for=getattr(command, "wait_ms", 0) / 1000,
+                is_patient=patient,
             )
         )
         self._fresh.append(seq)
@@ -625,7 +628,8 @@ class Node:
                 since = max(lost_at, waiting.taken_at)
                 # What frees a place waits for any leader, but not for ever where this node goes.
                 is_wanted = waiting.hung_up and not self.draining
-                if not is_wanted and now - since >= settings.no_leader_after:
+                is_patient = is_wanted or waiting.is_patient
+                if not is_patient and now - since >= settings.no_leader_after:
                     self._fail(seq, _no_leader(waiting))
             elif waiting.sent and now - waiting.sent_at >= settings.resend_after * min(
                 waiting.sent, 8

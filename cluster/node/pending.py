@@ -45,6 +45,7 @@ class Waiting(msgspec.Struct, eq=False):
         is_parked: applied and queued in the machine; never sent again.
         hung_up: nobody wants the answer any more.
         is_leaving: it was asked to leave its queue, as this node shuts down.
+        is_patient: it waits for a leader until its deadline.
     """
 
     request: ForwardedRequest
@@ -57,6 +58,7 @@ class Waiting(msgspec.Struct, eq=False):
     is_parked: bool = False
     hung_up: bool = False
     is_leaving: bool = False
+    is_patient: bool = False
 
 
 class Pending:

@@ -62,6 +62,7 @@ class LocalNode:
         timeout_ms: int = 10_000,
         key: str | None = None,
         fingerprint: bytes | None = None,
+        patient: bool = False,
     ) -> int:
         if self.refuse_with is not None:
             raise self.refuse_with

@@ -10,12 +10,12 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from cluster.gateway.face import NodeFace
 from cluster.gateway.watchers import Filter, Hub, Watcher, of_entry, picture
 from cluster.machine import limits
 from cluster.machine.commands import Batch
 from cluster.machine.events import Event, History, path_of, thing_at
 from cluster.machine.machine import Machine
+from cluster.node.face import NodeFace
 from cluster.wire import snapshot
 from tests.machine.all_walk import AllWalk
 from tests.machine.walk import Walk

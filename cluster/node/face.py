@@ -1,4 +1,4 @@
-"""What the gateway asks of a node.
+"""What the gateway and the fronts ask of a node.
 
 RULE: a protocol only. The real node is `cluster.node.node.Node`; tests put the machine behind the
 same face without replication.
@@ -21,7 +21,7 @@ class NodeFace(Protocol):
 
     @property
     def machine(self) -> Machine:
-        """Local state. The gateway reads it and never changes it."""
+        """Local state, to be read and never changed."""
 
     @property
     def counters(self) -> Counters:
@@ -47,8 +47,11 @@ class NodeFace(Protocol):
         timeout_ms: int = 10_000,
         key: str | None = None,
         fingerprint: bytes | None = None,
+        patient: bool = False,
     ) -> int:
         """Take a command; returns the handle for `hang_up`.
+
+        `patient`: it waits for a leader as long as its timeout lets it.
 
         Raises:
             Overloaded, ShuttingDown: it was not taken.

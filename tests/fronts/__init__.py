@@ -1,0 +1,1 @@
+"""The fronts, against the specifications of the systems they stand for."""
