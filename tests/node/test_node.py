@@ -391,6 +391,28 @@ def test_without_a_leader_what_was_sent_may_have_happened(make: Make) -> None:
         assert not ask.error.definite
 
 
+def test_a_patient_request_waits_for_a_leader_as_long_as_it_may(make: Make) -> None:
+    """Until its own deadline, whether a lost leader may have had it or not; then it is done once."""
+    nodes = make()
+    nodes.elect("a")
+    nodes.drop(carries(AppendAnswer))
+    sent = nodes.submit("b", OpenSession("x", 60_000), timeout_ms=60_000, patient=True)
+    nodes.run(0.02)
+    for name in nodes.names:
+        nodes.isolate(name)
+    nodes.until(lambda: all(nodes[name].engine.leader is None for name in "abc"))
+    kept = nodes.submit("b", OpenSession("y", 60_000), timeout_ms=60_000, patient=True)
+    late = nodes.submit("b", OpenSession("z", 60_000), timeout_ms=5_000, patient=True)
+    nodes.run(10.0)
+    assert late.error is not None and late.error.definite
+    assert not sent.is_over and not kept.is_over
+    nodes.heal()
+    for ask in (sent, kept):
+        assert isinstance(nodes.answer(ask), Opened)
+    nodes.until(nodes.is_level)
+    assert sessions_of(nodes, "b") == 2
+
+
 def test_a_minority_neither_writes_nor_reads(make: Make) -> None:
     """An isolated leader stops leading; the others elect another and go on."""
     nodes = make()
