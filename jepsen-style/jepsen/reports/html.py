@@ -14,7 +14,7 @@ from jepsen.reports import figures, lanes, results, timeline
 from jepsen.reports.facts import Facts
 from jepsen.reports.figures import Fault, Span
 from jepsen.reports.results import Results
-from jepsen.reports.words import count_of, escape, length_of, script_json, shown, time_of
+from jepsen.reports.words import count_of, date_of, escape, length_of, script_json, shown, time_of
 from jepsen.verdicts import Verdict
 
 ASSETS = Path(__file__).parent
@@ -56,10 +56,10 @@ def page(lines: Sequence[Line], verdicts: Sequence[Verdict], facts: Facts) -> st
     body = [
         _head(made, facts),
         _checks(verdicts, of, faults),
-        "<section><h2>What happened</h2>",
+        '<section><div class="tools"><h2>What happened</h2>',
+        '<button id="whole" hidden>whole run</button></div>',
         f'<p class="hint" id="hint">{drawn}. Shaded: while a fault was on.</p>',
         timeline.legend(names, faults, of),
-        '<div class="tools"><button id="whole" hidden>whole run</button></div>',
         f'<div class="wide">{picture.svg}</div><div id="tip" hidden></div></section>',
         _outages(facts),
         _kinds(made),
@@ -137,7 +137,7 @@ def _head(made: Results, facts: Facts) -> str:
         f'<header><p class="verdict {made.verdict}">{HEADLINES[made.verdict]}'
         f"<small>{below}</small></p>"
         f"<h1>{escape(facts.workload)} <span>under</span> {escape(facts.nemesis)}</h1>"
-        f'<p class="sub">seed {facts.seed}{_after(facts.began)}{_after(facts.run)}</p>'
+        f'<p class="sub">seed {facts.seed}{_after(date_of(facts.began))}{_after(facts.run)}</p>'
         f'<dl class="tiles">{cells}</dl>'
         '<div class="replay"><span>again</span>'
         f"<code>{escape(facts.replay)}</code>"
@@ -231,9 +231,12 @@ def _outages(facts: Facts) -> str:
     ticks = []
     for ns in range(0, round(end_ms * 1e6) + 1, step):
         at = left + ns / 1e6 * width / end_ms
+        words, anchor = (length_of(ns / 1e6) if ns else "0"), "middle"
+        if at + 3.5 * len(words) > left + width:
+            anchor = "end"
         ticks.append(
             f'<path class="grid" d="M{at:.1f},6V{6 + height}"/><text class="tick" x="{at:.1f}" '
-            f'y="{height + 24}" text-anchor="middle">{length_of(ns / 1e6) if ns else "0"}</text>'
+            f'y="{height + 24}" text-anchor="{anchor}">{words}</text>'
         )
     for share in (0.0, 0.5, 0.9, 1.0):
         y = 6 + height * (1 - share)

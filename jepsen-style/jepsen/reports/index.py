@@ -13,7 +13,7 @@ import msgspec
 from jepsen.reports import results
 from jepsen.reports.html import HEADLINES, document
 from jepsen.reports.results import Results
-from jepsen.reports.words import count_of, escape, length_of
+from jepsen.reports.words import count_of, date_of, escape, length_of
 
 NAMES = ("report.html", "results.json", "junit.xml", "history.jsonl")
 RANK = {"violated": 0, "undecided": 1, "passed": 2}
@@ -71,7 +71,7 @@ def page(folder: Path) -> str:
         f"</small></p><h1>{len(rows)} runs</h1>"
         f'<p class="sub">{length_of(length_ms)} · {count_of(operations)} operations · '
         f"{count_of(faults)} faults</p></header>"
-        '<section><div class="wide"><table><thead><tr><th>verdict</th><th>run</th>'
+        '<section><div class="wide"><table class="runs"><thead><tr><th>verdict</th><th>run</th>'
         f"<th>workload</th><th>nemesis</th>{heads}<th>began</th><th>files</th></tr></thead>"
         f"<tbody>{''.join(row for _, row in rows)}</tbody></table></div></section>"
     )
@@ -97,7 +97,7 @@ def _row(name: str, files: list[str], made: Results) -> str:
     return (
         f'<tr><td><span class="word {made.verdict}">{made.verdict}</span>{title}</td>'
         f"<td>{_main_link(name, files, facts.run)}</td><td>{escape(facts.workload)}</td>"
-        f"<td>{escape(facts.nemesis)}</td>{cells}<td>{escape(facts.began)}</td>"
+        f"<td>{escape(facts.nemesis)}</td>{cells}<td>{escape(date_of(facts.began))}</td>"
         f"<td>{_links(name, files)}</td></tr>"
     )
 

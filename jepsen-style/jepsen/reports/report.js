@@ -10,6 +10,7 @@
   const panes = [...timeline.querySelectorAll("svg.pane")];
   const axis = document.getElementById("axis");
   const terms = [...timeline.querySelectorAll("text.term")];
+  const dots = [...timeline.querySelectorAll("path.dots")];
   const cursor = timeline.querySelector(".cursor");
   const chosen = timeline.querySelector(".chosen");
   const catcher = timeline.querySelector(".catch");
@@ -79,6 +80,8 @@
       text.toggleAttribute("hidden", right - left < 6.6 * text.textContent.length + 8);
       text.setAttribute("x", data.left + (left + right) / 2);
     }
+    const seen = times.reduce((n, time) => n + (time >= from && time <= to), 0);
+    for (const path of dots) path.classList.toggle("few", seen <= 3000);
     drawAxis();
     whole.hidden = from === 0 && to === last;
   };

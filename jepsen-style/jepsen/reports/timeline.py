@@ -27,6 +27,7 @@ LATENCY_HEIGHT = 250
 RATE_HEIGHT = 110
 GAP = 14
 POINTS_MAX = 20_000
+FEW_POINTS = 3_000  # So few may be larger dots.
 RATE_BINS = 240
 FAULT_COLOURS = 8
 NODE_COLOURS = 7
@@ -210,8 +211,9 @@ def _latency(
         grid.append(f'<path class="grid" d="M0,{y:g}H{PANE_WIDTH}"/>')
         text = _power(power)
         labels.append(_label(top + y + 4, text, name="tick"))
+    few = " few" if len(points) <= FEW_POINTS else ""
     paths = "".join(
-        f'<path class="dots {outcome}" d="{"".join(dots[outcome])}"/>'
+        f'<path class="dots {outcome}{few}" d="{"".join(dots[outcome])}"/>'
         for outcome in figures.OUTCOMES
         if dots[outcome]
     )

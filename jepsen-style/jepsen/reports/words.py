@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import re
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -22,7 +23,7 @@ def escape(text: object) -> str:
 
 def script_json(value: object) -> str:
     """JSON for inside `<script type="application/json">`: nothing in it can end the element."""
-    text = msgspec.json.encode(value).decode()
+    text = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", msgspec.json.encode(value).decode())
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
@@ -63,6 +64,15 @@ def length_of(ms: float) -> str:
     minutes, seconds = divmod(round(ms / 1000), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+
+
+def date_of(began: str) -> str:
+    """ISO 8601 to the minute, as people read it: `2026-11-21 16:40 UTC`; other text stays."""
+    try:
+        moment = datetime.fromisoformat(began)
+    except ValueError:
+        return began
+    return f"{moment:%Y-%m-%d %H:%M} {moment.tzname() or ''}".rstrip()
 
 
 def count_of(number: int) -> str:
