@@ -219,6 +219,19 @@ class TestShares:
         drive.ask(put("a", "b"))
         assert drive.work(session) == drive.work(session)
 
+    def test_a_limit_of_nothing_joins_and_tells_what_is_held(self) -> None:
+        """Nothing is taken and nobody is parked, but every share counts the session."""
+        drive = WallDrive()
+        one, two = drive.open(10_000, 10_000)
+        drive.one(put("a", "b", "c", "d"))
+        assert drive.ids(two, limit=0, wait_ms=1_000) == []
+        assert drive.ids(one) == ["a", "b"]
+        assert drive.ids(one, limit=0) == ["a", "b"]
+        drive.one(RemoveTask("p", "c"))
+        drive.one(RemoveTask("p", "d"))
+        assert drive.ids(two, limit=0, wait_ms=1_000) == []
+        assert drive.machine.core.parked == 0
+
     def test_cap_and_limit_bound_the_share(self) -> None:
         """The smallest of the three."""
         drive = WallDrive()

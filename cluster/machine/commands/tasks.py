@@ -106,7 +106,8 @@ class Work(Command, frozen=True, tag=123):
     """Ask for one's share of a pool's tasks. A keepalive as well; joins the pool.
 
     Attributes:
-        limit: take no more as long as it holds so many; None: as many as its share.
+        limit: take no more as long as it holds so many; None: as many as its share, 0: only tell
+            what it holds (and join, so that it counts for everybody's share).
         wait_ms: if there is nothing to do at all, wait for something at most that long.
     """
 
@@ -114,7 +115,7 @@ class Work(Command, frozen=True, tag=123):
 
     session: SessionId
     pool: Name
-    limit: Annotated[int, msgspec.Meta(ge=1, le=2**62)] | None = None
+    limit: Annotated[int, msgspec.Meta(ge=0, le=2**62)] | None = None
     wait_ms: LengthMs = 0
 
 

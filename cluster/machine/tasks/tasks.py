@@ -206,7 +206,8 @@ class Tasks:
             return PoolNotFound(command.pool)
         worker = pool.workers.get(session.id)
         place = pool.places.get(session.id)
-        parks = command.wait_ms > 0 and not pool.free and (worker is None or not worker.held)
+        wants = command.wait_ms > 0 and command.limit != 0
+        parks = wants and not pool.free and (worker is None or not worker.held)
         if parks and core.is_full:
             return QueueFull("parked requests", limits.PARKED_MAX)
         more = (worker is None) + (parks and place is None)
