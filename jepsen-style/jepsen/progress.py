@@ -46,7 +46,7 @@ class Progress:
 
 
 progress = Progress()
-"""Of all clusters of this process."""
+"""Of all clusters of this process that have no count of their own."""
 
 
 async def until(
@@ -55,12 +55,14 @@ async def until(
     *,
     still_s: float = STILL_S,
     clock: Callable[[], float] = time.monotonic,
+    moved: Progress = progress,
 ) -> T:
     """Ask again and again until the answer is true in Python's sense, and return it.
 
     Args:
         what: is waited for, in the words of the failure.
         still_s: fail when nothing has moved for so long.
+        moved: counts it.
     Raises:
         AssertionError: it has; and whatever the condition raises.
     """
@@ -71,13 +73,13 @@ async def until(
         return answer
 
     looking = asyncio.create_task(look())
-    marks, since_s = progress.marks, clock()
+    marks, since_s = moved.marks, clock()
     try:
         # A look may take long, or for ever.
         while not (await asyncio.wait({looking}, timeout=_WATCH_EVERY_S))[0]:
             now_s = clock()
-            if progress.marks > marks:
-                marks, since_s = progress.marks, now_s
+            if moved.marks > marks:
+                marks, since_s = moved.marks, now_s
             elif now_s - since_s >= still_s:
                 raise AssertionError(f"nothing has moved for {still_s:g} s: {what}")
         return looking.result()

@@ -1,0 +1,9 @@
+"""clocks."""
+
+from __future__ import annotations
+
+from jepsen.nemeses.base import Fault
+
+FAMILY = "clocks"
+
+FAULTS: tuple[Fault, ...] = ()

@@ -1,0 +1,9 @@
+"""files."""
+
+from __future__ import annotations
+
+from jepsen.nemeses.base import Fault
+
+FAMILY = "files"
+
+FAULTS: tuple[Fault, ...] = ()
