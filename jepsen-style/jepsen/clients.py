@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Container, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import aiohttp
 import msgspec
@@ -23,14 +22,14 @@ from msgspec.structs import replace
 from yarl import URL
 
 from jepsen.history import Type
-from jepsen.workloads.base import Arena
+
+if TYPE_CHECKING:
+    # Workloads are made of clients; only the types go the other way.
+    from jepsen.workloads.base import Arena
 
 CONNECT_S: Final = 1.0
 PATIENCE_S: Final = 3.0
 """How long one attempt may take, the wait it asks for apart."""
-
-RETRY_S: Final = 12.0
-"""How long an operation that is repeated may take in all, its wait apart."""
 
 AVOID_S: Final = 1.0
 """How long a node that did not serve is not asked, if there is another."""
@@ -42,10 +41,11 @@ class Ask(msgspec.Struct, frozen=True):
     """What is to be sent, to whatever node.
 
     Attributes:
-        path: its parts quoted (`path_of`), with its query.
+        path: its parts quoted , with its query.
         key: Idempotency-Key; the same for all repeats.
         wait_ms: how long the cluster may hold the answer back.
         headers: further ones.
+        is_read: it changes nothing, so that not knowing its answer leaves nothing open.
     """
 
     method: str
@@ -54,11 +54,7 @@ class Ask(msgspec.Struct, frozen=True):
     key: str | None = None
     wait_ms: int = 0
     headers: Mapping[str, str] = {}
-
-    @property
-    def is_read(self) -> bool:
-        """It changes nothing, so that not knowing its answer leaves nothing open."""
-        return self.method in {"GET", "HEAD"}
+    is_read: bool = False
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -92,12 +88,6 @@ class Event(NamedTuple):
     what: str
     id: int | None
     data: Any
-
-
-def path_of(*parts: str, query: str = "") -> str:
-    """`/v1/` and the parts, each quoted whole: a name may hold slashes."""
-    path = "/v1/" + "/".join(quote(str(part), safe="") for part in parts)
-    return f"{path}?{query}" if query else path
 
 
 def meaning(status: int, raw: bytes, node: str, index: str = "") -> Reply:
@@ -244,11 +234,9 @@ class Client:
         self,
         f: str,
         key: str,
-        value: Any,
+        value: Mapping[str, Any],
         ask: Ask,
         *,
-        answer: Callable[[Reply], Any] | None = None,
-        answers: Container[str] = (),
         at: str | None = None,
         retry_s: float = 0.0,
         patience_s: float = PATIENCE_S,
@@ -258,37 +246,78 @@ class Client:
         Args:
             f: see `Line`, as `key` and `value`, which is of the invoke.
             ask: what is sent.
-            answer: makes of the reply the value of the ok; else its body is taken.
-            answers: refusals by code that are answers, and so recorded as ok.
             at: which node; None picks one.
             retry_s: repeat it at other nodes for so long while it is open or could not be done; it
-                stays one operation. Only for reads and what has an Idempotency-Key.
+                stays one operation. Only for reads, what has an Idempotency-Key, and what is
+                harmless twice.
             patience_s: how long one attempt may take, its wait apart.
         """
         recorder = self.arena.recorder
         self.node = at or self.pick()
-        recorder.note(self.process, Type.INVOKE, f, key, value, node=self.node)
+        named = dict(value) if ask.key is None else {**value, "request_id": ask.key}
+        recorder.note(self.process, Type.INVOKE, f, key, named, node=self.node)
         try:
-            reply = await self._attempts(ask, retry_s, patience_s)
+            reply, attempts = await self._attempts(ask, retry_s, patience_s)
         except asyncio.CancelledError:
             self._end(Type.INFO, f, key, error="hung_up")
             raise
-        if reply.error in answers and reply.status:
-            reply = replace(reply, outcome=Type.OK)
-        if reply.is_ok:
-            made = reply.body if answer is None else answer(reply)
-            self._end(Type.OK, f, key, made)
-        elif reply.outcome is Type.INFO and ask.is_read:
+        kind = reply.outcome
+        if kind is Type.INFO and ask.is_read:
             # Nothing is left open by a read that was not answered.
-            self._end(Type.FAIL, f, key, error=reply.error)
-        else:
-            self._end(reply.outcome, f, key, error=reply.error)
+            kind = Type.FAIL
+        result = None
+        if kind is not Type.INFO and isinstance(reply.body, dict):
+            result = dict(reply.body)
+        if reply.is_ok:
+            result = result or {}
+            if reply.index is not None:
+                result["index"] = reply.index
+            if attempts > 1:
+                result["attempts"] = attempts
+        self._end(kind, f, key, result, error=reply.error)
         return reply
 
-    def note(self, f: str, key: str, value: Any, result: Any) -> None:
-        """An operation on something of our own, which cannot fail: recorded as invoke and ok."""
+    async def pages(
+        self, f: str, key: str, asks: Iterable[Ask], member: str, *, retry_s: float = 0.0
+    ) -> list[Any] | None:
+        """Read lists, each with all its pages, as one operation; it is no one moment's picture.
+
+        Args:
+            f, key: see `Line`.
+            asks: first pages, with a query.
+            member: where a page has its list.
+            retry_s: for each page.
+        Returns:
+            all that was found; None where a page could not be had.
+        """
+        recorder = self.arena.recorder
+        self.node = self.pick()
+        recorder.note(self.process, Type.INVOKE, f, key, {}, node=self.node)
+        found: list[Any] = []
+        for ask in asks:
+            after: str | None = None
+            while True:
+                page = ask if after is None else replace(ask, path=f"{ask.path}&after={after}")
+                reply, _ = await self._attempts(page, retry_s, PATIENCE_S)
+                if not reply.is_ok:
+                    self._end(Type.FAIL, f, key, error=reply.error)
+                    return None
+                found += reply.body[member]
+                after = reply.body.get("next")
+                if after is None:
+                    break
+        self._end(Type.OK, f, key, {member: found})
+        return found
+
+    async def pause(self, seconds: float) -> None:
+        """Do nothing for a while, also after the end of the run."""
+        await asyncio.sleep(seconds)
+
+    def note(self, f: str, key: str, value: Any, result: Any, error: str = "") -> None:
+        """An operation on something of our own that takes no time: ok, or refused by `error`."""
         self.arena.recorder.note(self.process, Type.INVOKE, f, key, value)
-        self.arena.recorder.note(self.process, Type.OK, f, key, result)
+        kind = Type.FAIL if error else Type.OK
+        self.arena.recorder.note(self.process, kind, f, key, result, error=error)
 
     def _end(self, kind: Type, f: str, key: str, value: Any = None, error: str = "") -> None:
         recorder = self.arena.recorder
@@ -296,15 +325,17 @@ class Client:
         if kind is Type.INFO:
             self.process = recorder.process()
 
-    async def _attempts(self, ask: Ask, retry_s: float, patience_s: float) -> Reply:
+    async def _attempts(self, ask: Ask, retry_s: float, patience_s: float) -> tuple[Reply, int]:
         until = time.monotonic() + retry_s + ask.wait_ms / 1_000
         is_open = False
         pause_s = 0.05
         tried: set[str] = set()
+        attempts = 0
         while True:
+            attempts += 1
             reply = await self.links.send(self.slot, self.node, ask, patience_s)
             if not is_unsettled(reply):
-                return reply
+                return reply, attempts
             self._avoided[self.node] = time.monotonic() + AVOID_S
             is_open = is_open or reply.outcome is Type.INFO
             tried.add(self.node)
@@ -313,7 +344,8 @@ class Client:
                 await asyncio.sleep(pause_s * (0.5 + self.rng.random()))
                 pause_s = min(2 * pause_s, 1.0)
             if not retry_s or time.monotonic() >= until:
-                return replace(reply, outcome=Type.INFO if is_open else Type.FAIL)
+                outcome = Type.INFO if is_open else Type.FAIL
+                return replace(reply, outcome=outcome), attempts
             self.node = self.pick(tried)
 
 
