@@ -113,7 +113,7 @@ class Stream:
                         self._heard(event, node)
                         if until is not None and self.newest_token >= until:
                             return "stopped"
-                        if self._rest_s:
+                        if self._rest_s and until is None:
                             await asyncio.sleep(self._rest_s)
                     return "stopped"
         except TimeoutError:
