@@ -12,12 +12,14 @@ from typing import Any, Final
 from jepsen.calls import call
 from jepsen.clients import Client, Links
 from jepsen.verdicts import Checker
-from jepsen.workloads.acting import RETRY_S, SETTLE_S, Acting, judges, unpaused
+from jepsen.workloads.acting import RETRY_S, SETTLE_S, Acting, judges, together, unpaused
 from jepsen.workloads.base import Arena
 from jepsen.workloads.watching import Stream
 
 TTLS_MS: Final = (300, 600, 1_000, 2_000)
 LOOK_S: Final = 0.1
+LOOKS_MAX: Final = 200
+"""At a session that is not renewed: twenty times as long as it may live."""
 
 
 class Sessions(Acting):
@@ -52,16 +54,24 @@ class Sessions(Acting):
     async def settle(self, arena: Arena) -> None:
         """A few more lives in the calm: there it is judged whether they end in time."""
         async with self.links(arena) as links:
-            client = links.client(0, f"{self.name}/settle")
-            for number, ttl_ms in enumerate(TTLS_MS):
-                reply = await call(client, "session.open", retry_s=SETTLE_S, ttl_ms=ttl_ms)
-                if not reply.is_ok:
-                    continue
-                session = reply.body["session"]
-                lock = self.unique(arena, "last", number)
-                await call(client, "lock.acquire", lock, retry_s=SETTLE_S, session=session)
-                await self._until_gone(client, session, ttl_ms)
-                await call(client, "lock.read", lock, retry_s=SETTLE_S)
+            await together(
+                self._last(links.client(number, f"{self.name}/settle/{number}"), number, ttl_ms)
+                for number, ttl_ms in enumerate(TTLS_MS)
+            )
+
+    async def _last(self, client: Client, number: int, ttl_ms: int) -> None:
+        """One life without a renewal, looked at until it is over."""
+        opened = await call(client, "session.open", retry_s=SETTLE_S, ttl_ms=ttl_ms)
+        if not opened.is_ok:
+            return
+        session, lock = opened.body["session"], self.unique(client.arena, "last", number)
+        await call(client, "lock.acquire", lock, retry_s=SETTLE_S, session=session)
+        for _ in range(LOOKS_MAX):
+            reply = await call(client, "session.read", session, retry_s=SETTLE_S)
+            if reply.status in {404, 410}:
+                break
+            await client.pause(ttl_ms / 10_000)
+        await call(client, "lock.read", lock, retry_s=SETTLE_S)
 
     async def _live(self, client: Client, number: int) -> None:
         rng, lives = client.rng, 0
@@ -106,11 +116,3 @@ class Sessions(Acting):
                 await call(client, "session.keepalive_many", sessions=sessions)
                 if rng.random() < 0.3:
                     sessions.pop()
-
-    async def _until_gone(self, client: Client, session: str, ttl_ms: int) -> None:
-        """Look until it has ended; twenty lives long at the most."""
-        for _ in range(200):
-            reply = await call(client, "session.read", session, retry_s=SETTLE_S)
-            if reply.status in {404, 410}:
-                return
-            await client.pause(ttl_ms / 10_000)

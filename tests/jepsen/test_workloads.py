@@ -1,0 +1,319 @@
+"""Workloads: what they promise to do they do, their checkers accept a calm cluster, and see a lie.
+
+RULE: all run at once on one calm cluster, each with a history of its own; then all again, each with
+one lie planted between the cluster and its clients.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from jepsen.clients import Ask, Event, Links, Reply
+from jepsen.history import Line, Type, operations
+from jepsen.workloads import WORKLOADS, Arena, Workload, make
+from jepsen.workloads.fenced import Fenced, Store, Unfenced
+from jepsen.workloads.watch import Watch
+from msgspec.structs import replace
+
+from tests.jepsen.calm import arena_at, calm_cluster
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+RUN_S = 2.5
+PACE_S = 0.1
+
+PROMISES: dict[str, dict[str, int]] = {
+    "locks": {"lock.acquire": 10, "lock.release": 10, "lock.check": 2, "lock.read": 6},
+    "shared-locks": {"lock.acquire": 10, "lock.release": 10, "lock.read": 6},
+    "multilocks": {"lock.acquire_many": 5, "lock.release_many": 5, "lock.acquire": 2},
+    "fenced": {"store.read": 10, "store.write": 10, "lock.acquire": 10},
+    "unfenced": {"store.read": 10, "store.write": 10, "lock.acquire": 10},
+    "semaphores": {"semaphore.acquire": 10, "semaphore.release": 10, "semaphore.read": 4},
+    "tickets": {"ticket.issue": 4, "ticket.claim": 5, "ticket.release": 5, "ticket.read": 4},
+    "fifos": {"fifo.join": 6, "fifo.wait": 3, "fifo.done": 3, "fifo.read": 4},
+    "rooms": {"room.join": 6, "room.status": 10, "room.read": 4},
+    "jobs": {"job.put": 8, "job.reserve": 8, "job.delete": 5, "job.list": 2},
+    "tasks": {"task.put": 3, "task.work": 8, "task.finish": 3, "task.read": 4},
+    "sessions": {"session.open": 5, "session.keepalive": 3, "session.read": 10},
+    "watch": {"lock.acquire": 6, "job.put": 1},
+    "exactly-once": {"session.open": 2, "job.put": 2, "fifo.join": 2, "semaphore.acquire": 2},
+    "mixed": {"lock.acquire_many": 1, "job.put": 1, "fifo.join": 1, "task.work": 1},
+}
+"""How often each verb succeeds at the least; few, as the machine may be busy."""
+
+
+async def lived(workload: Workload, arena: Arena) -> list[Line]:
+    """Its history: prepared, run, settled."""
+    await workload.prepare(arena)
+    running = asyncio.create_task(workload.run(arena))
+    await asyncio.wait([running], timeout=RUN_S)
+    arena.stop.set()
+    await running
+    arena.recorder.note(-1, Type.INFO, "heal")
+    await workload.settle(arena)
+    return arena.recorder.lines
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def histories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Line]]:
+    """By name of the workload."""
+    return await all_lived(
+        tmp_path_factory.mktemp("calm"), {name: make(name, pace_s=PACE_S) for name in WORKLOADS}
+    )
+
+
+async def all_lived(folder: Path, workloads: dict[str, Workload]) -> dict[str, list[Line]]:
+    """Histories of all, run side by side on one cluster."""
+    async with calm_cluster(folder) as urls:
+        found = await asyncio.gather(
+            *(lived(workload, arena_at(urls)) for workload in workloads.values())
+        )
+    return dict(zip(workloads, found, strict=True))
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+async def test_it_does_what_it_promises(histories: dict[str, list[Line]], name: str) -> None:
+    """Every verb of it succeeds some times, and in calm nothing stays open but what hung up."""
+    done = operations(histories[name])
+    counts = Counter(one.f for one in done if one.outcome is Type.OK)
+    few = {f: counts[f] for f, least in PROMISES[name].items() if counts[f] < least}
+    assert not few, counts
+    assert {one.error for one in done if one.is_open} <= {"hung_up"}
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+async def test_its_checkers_accept_a_calm_cluster(
+    histories: dict[str, list[Line]], name: str
+) -> None:
+    """Each of them, decided and well."""
+    for checker in make(name).checkers():
+        verdict = checker.check(histories[name])
+        assert verdict.valid is True, verdict
+
+
+# Lies.
+
+Warp = Callable[[Ask, Reply], Reply]
+SPARED = 4
+"""So many answers of a kind are left true first, so that the lie falls among others."""
+
+
+def granted_though_refused(path_end: str, code: str) -> Warp:
+    """A refusal is turned into a grant, under a token that nobody has."""
+    seen = 0
+
+    def warp(ask: Ask, reply: Reply) -> Reply:
+        nonlocal seen
+        if not ask.path.endswith(path_end) or reply.error != code:
+            return reply
+        seen += 1
+        body = {**reply.body, **(ask.body or {}), "token": reply.body.get("holder_token", 0) + 1}
+        if path_end == "/acquire":
+            body |= {"mode": "exclusive"}
+        return Reply(Type.OK, 200, body, "", reply.index, reply.node)
+
+    return warp
+
+
+def changed(fits: Callable[[Ask, Reply], bool], change: Callable[[Ask, Any], Any]) -> Warp:
+    """The bodies of answers that fit are changed, but for the first few."""
+    seen = 0
+
+    def warp(ask: Ask, reply: Reply) -> Reply:
+        nonlocal seen
+        if not reply.is_ok or not fits(ask, reply):
+            return reply
+        seen += 1
+        return reply if seen <= SPARED else replace(reply, body=change(ask, reply.body))
+
+    return warp
+
+
+def ended(fits: Callable[[Ask, Reply], bool]) -> Warp:
+    """What is alive is said to have ended."""
+    body = {"code": "session_expired", "definite": True}
+
+    def warp(ask: Ask, reply: Reply) -> Reply:
+        if not reply.is_ok or not fits(ask, reply):
+            return reply
+        session = {"session": reply.body["session"]}
+        return replace(
+            reply, outcome=Type.FAIL, status=410, error="session_expired", body=body | session
+        )
+
+    return warp
+
+
+def same_again(path_end: str, member: str) -> Warp:
+    """What one was given is given to the next as well."""
+    last: dict[str, Any] = {}
+
+    def warp(ask: Ask, reply: Reply) -> Reply:
+        if not reply.is_ok or not ask.path.endswith(path_end) or not reply.body[member]:
+            return reply
+        mine, last[ask.path] = last.get(ask.path), reply.body[member]
+        return reply if mine is None else replace(reply, body={**reply.body, member: mine})
+
+    return warp
+
+
+def other_answer_to_repeats() -> Warp:
+    """Whoever repeats a request gets a token of its own."""
+    seen: set[str] = set()
+
+    def warp(ask: Ask, reply: Reply) -> Reply:
+        if not reply.is_ok or ask.key is None or "token" not in (reply.body or {}):
+            return reply
+        if ask.key not in seen:
+            seen.add(ask.key)
+            return reply
+        return replace(reply, body={**reply.body, "token": reply.body["token"] + 1})
+
+    return warp
+
+
+def _ends(path_end: str) -> Callable[[Ask, Reply], bool]:
+    return lambda ask, _reply: ask.path.endswith(path_end)
+
+
+class DeafLinks(Links):
+    """Streams that leave out every fifth event."""
+
+    @asynccontextmanager
+    async def stream(
+        self, slot: int, node: str, path: str, *, last_id: int | None = None
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        async with super().stream(slot, node, path, last_id=last_id) as events:
+            yield self._without_some(events)
+
+    async def _without_some(self, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
+        count = 0
+        async for event in events:
+            count += event.what == "granted"
+            if event.what != "granted" or count % 5:
+                yield event
+
+
+class DeafWatch(Watch):
+    def links(self, arena: Arena) -> Links:
+        return DeafLinks(arena)
+
+
+class CarelessFenced(Fenced):
+    """The store of the checked experiment checks nothing."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self._store = Store(is_fenced=False)
+
+
+class CarefulUnfenced(Unfenced):
+    """The store of the negative control checks."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self._store = Store(is_fenced=True)
+
+
+LIES: dict[str, tuple[Callable[..., Workload], str]] = {
+    "locks": (
+        lambda **options: make(
+            "locks", warp=granted_though_refused("/acquire", "lock_held"), **options
+        ),
+        "K2",
+    ),
+    "shared-locks": (
+        lambda **options: make(
+            "shared-locks", warp=granted_though_refused("/acquire", "lock_held"), **options
+        ),
+        "K2",
+    ),
+    "multilocks": (
+        lambda **options: make(
+            "multilocks", warp=granted_though_refused("/acquire", "lock_held"), **options
+        ),
+        "K2",
+    ),
+    "fenced": (CarelessFenced, "K3"),
+    "unfenced": (CarefulUnfenced, "K3"),
+    "semaphores": (
+        lambda **options: make(
+            "semaphores", warp=granted_though_refused("/acquire", "semaphore_full"), **options
+        ),
+        "K4",
+    ),
+    "tickets": (
+        lambda **options: make("tickets", warp=same_again("/claim", "ticket"), **options),
+        "K4",
+    ),
+    "fifos": (
+        lambda **options: make(
+            "fifos",
+            warp=changed(
+                lambda ask, reply: ask.is_read and "position" in reply.body,
+                lambda _ask, body: {**body, "position": body["position"] + 50},
+            ),
+            **options,
+        ),
+        "K5",
+    ),
+    "rooms": (
+        lambda **options: make(
+            "rooms",
+            warp=changed(_ends("/join"), lambda _ask, body: {**body, "position": 1}),
+            **options,
+        ),
+        "K4",
+    ),
+    "jobs": (
+        lambda **options: make("jobs", warp=same_again("/reserve", "jobs"), **options),
+        "K7",
+    ),
+    "tasks": (
+        lambda **options: make("tasks", warp=same_again("/work", "tasks"), **options),
+        "K8",
+    ),
+    "sessions": (
+        lambda **options: make(
+            "sessions",
+            warp=ended(lambda ask, _reply: ask.is_read and "/sessions/" in ask.path),
+            **options,
+        ),
+        "K6",
+    ),
+    "watch": (DeafWatch, "K10"),
+    "exactly-once": (
+        lambda **options: make("exactly-once", warp=other_answer_to_repeats(), **options),
+        "K9",
+    ),
+    "mixed": (
+        lambda **options: make(
+            "mixed", warp=granted_though_refused("/acquire", "semaphore_full"), **options
+        ),
+        "K4",
+    ),
+}
+"""By workload: it with a lie, and the row of the checks that has to see it."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def lies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Line]]:
+    """Histories with a lie in each."""
+    liars = {name: make_liar(pace_s=PACE_S) for name, (make_liar, _) in LIES.items()}
+    return await all_lived(tmp_path_factory.mktemp("lies"), liars)
+
+
+@pytest.mark.parametrize("name", LIES)
+async def test_its_checkers_see_a_lie(lies: dict[str, list[Line]], name: str) -> None:
+    """The row that it is about complains, and shows the lines."""
+    row = LIES[name][1]
+    verdicts = [checker.check(lies[name]) for checker in make(name).checkers()]
+    about = [verdict for verdict in verdicts if verdict.check.split()[0] == row]
+    assert any(verdict.valid is False for verdict in about), verdicts
