@@ -43,12 +43,13 @@ from cluster.machine.outcome.fifos import (
 
 @dataclass
 class ModelFifo:
-    """One fifo; `used_ms`: when it was used last, or a ticket left it."""
+    """One fifo; `used_ms`: when it was used last, or a ticket left it, or a wait on one ended."""
 
     name: str
     number: int
     settings: tuple[int, int, int, int, bool]
     used_ms: int
+    drops: bool = False
     holds: list[int] = field(default_factory=list)
 
 
@@ -100,9 +101,10 @@ class FifoModel:
         while due := [one for one in self.timers() if one[0] <= self.now_ms]:
             _, kind, _, what = min(due, key=lambda one: one[:3])
             if kind == 2:
-                self.waits.remove(what)
                 self.told.append((what.seq, self.not_yet(what.ticket)))
+                self.ended(what)
             elif kind == 5:
+                self.tickets = [one for one in self.tickets if one.fifo != what.name]
                 self.fifos.remove(what)
             else:
                 self.remove(what)
@@ -124,9 +126,20 @@ class FifoModel:
             if one.state == "accepted" and one.done_ms:
                 found.append((one.since_ms + one.done_ms, 4, one.token, one))
         for fifo in self.fifos:
-            if fifo.settings[3] and not self.line(fifo.name):
+            left_ms = self.destroyed_in_ms(fifo.name)
+            if left_ms is not None:
                 found.append((fifo.used_ms + fifo.settings[3], 5, fifo.number, fifo))
         return found
+
+    def destroyed_in_ms(self, name: str) -> int | None:
+        """When a fifo goes unless it is used; None where it is kept."""
+        fifo = self.fifo(name)
+        assert fifo is not None
+        waited_on = any(wait.ticket.fifo == name for wait in self.waits)
+        is_kept = waited_on or (self.line(name) and not fifo.drops)
+        if not fifo.settings[3] or is_kept:
+            return None
+        return max(0, fifo.used_ms + fifo.settings[3] - self.now_ms)
 
     # Looking.
 
@@ -208,8 +221,15 @@ class FifoModel:
                     continue
                 accepted = self.accept(line[0], len(waits))
                 for wait in waits:
-                    self.waits.remove(wait)
+                    self.ended(wait)
                     self.told.append((wait.seq, accepted))
+
+    def ended(self, wait: ModelWait) -> None:
+        """A wait is over, and with it a use of its fifo."""
+        self.waits.remove(wait)
+        fifo = self.fifo(wait.ticket.fifo)
+        assert fifo is not None
+        fifo.used_ms = self.now_ms
 
     def remove(self, ticket: ModelTicket) -> None:
         """A ticket is gone."""
@@ -235,7 +255,7 @@ class FifoModel:
             case Abandon(abandoned):
                 for wait in self.waits:
                     if wait.seq == abandoned:
-                        self.waits.remove(wait)
+                        self.ended(wait)
                         self.told.append((abandoned, Withdrawn()))
                         break
                 return Abandoned()
@@ -275,12 +295,13 @@ class FifoModel:
 
     def create(self, command: CreateFifo) -> Outcome:
         """Make a fifo, or find it."""
-        _, *settings = (getattr(command, name) for name in command.__struct_fields__)
+        _, *settings, drops = (getattr(command, name) for name in command.__struct_fields__)
         fifo = self.fifo(command.name)
         if fifo is None:
             if len(self.fifos) >= limits.FIFOS_MAX:
                 return QueueFull("fifos", limits.FIFOS_MAX)
-            new = ModelFifo(command.name, self.next_token(), tuple(settings), self.now_ms)
+            times = tuple(settings)
+            new = ModelFifo(command.name, self.next_token(), times, self.now_ms, drops)
             self.fifos.append(new)
             return FifoCreated(command.name, *settings, is_new=True)
         if fifo.settings != tuple(settings):

@@ -299,6 +299,22 @@ class TestTimeouts:
             drive.at(now_ms)
         assert states(drive) == [("a", "notified")]
 
+    def test_a_fifo_may_drop_tickets_that_nobody_waits_on(self) -> None:
+        """Unused then means what it says; but who waits keeps it, and the end of a wait is a use."""
+        drive = Drive()
+        drop = CreateFifo("q", WAIT, 0, 0, UNUSED, drops_tickets=True)
+        drive.ask(drop, JoinFifo("q", "a"), JoinFifo("q", "b"), now_ms=0)
+        drive.ask(AwaitTurn("q", "b", WAIT), now_ms=UNUSED - 1)
+        drive.at(UNUSED + WAIT - 2)
+        assert states(drive) == [("a", "notified"), ("b", "waiting")]
+        drive.at(UNUSED + WAIT - 1)
+        info = drive.machine.fifos.info("q", drive.machine.now_ms)
+        assert info is not None and info.destroyed_in_ms == UNUSED
+        drive.at(UNUSED + WAIT - 1 + UNUSED)
+        assert whats(drive) == [("unused", None)]
+        assert drive.machine.counts().fifo_tickets == 0
+        assert drive.machine.next_deadline_ms() is None
+
     def test_making_it_again_is_a_use(self) -> None:
         """Whoever makes sure that there is a fifo will use it."""
         drive = fifo()
@@ -592,6 +608,7 @@ class TestSnapshot:
             ("fifos", 2, 9, -1),
             ("fifos", 2, 10, [-5]),
             ("fifos", 2, 10, [1, 2]),
+            ("fifos", 2, 11, 1),
             ("fifo tickets", 0, 0, "zz"),
             ("fifo tickets", 0, 0, "none"),
             ("fifo tickets", 0, 1, "b"),

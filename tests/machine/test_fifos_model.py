@@ -67,7 +67,8 @@ class FifoWalk:
         dice = rng.random()
         name = rng.choice(NAMES)
         if dice < 0.10:
-            return CreateFifo(name, *SETTINGS[rng.choice((NAMES.index(name), 2))])
+            settings = SETTINGS[rng.choice((NAMES.index(name), 2))]
+            return CreateFifo(name, *settings, drops_tickets=self.seq % 3 == 0)
         if dice < 0.11:
             return DestroyFifo(name, rng.random() < 0.5)
         if dice < 0.33 or not self.tickets:
@@ -131,6 +132,7 @@ def same_pictures(machine: Machine, model: FifoModel) -> None:
         line = model.line(info.name)
         assert info.length == len(line)
         assert info.holds == model.holds(info.name)
+        assert info.destroyed_in_ms == model.destroyed_in_ms(info.name)
         turns = fifos.turns(info.name, now_ms)
         assert [(t.ticket, t.number, t.state) for t in turns] == [
             (t.id, t.number, t.state) for t in line

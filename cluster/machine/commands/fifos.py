@@ -19,6 +19,8 @@ class CreateFifo(Command, frozen=True, tag=50):
         done_timeout_ms: a turn that is not done so long after it was accepted is over.
         unused_destroy_ms: a fifo without tickets that nobody uses for so long is destroyed.
         allow_overrides: whether tickets may bring times of their own.
+        drops_tickets: whether tickets that nobody waits on do not keep a fifo that nobody uses,
+            but go with it. Of a fifo that is there already it changes nothing.
     """
 
     texts: ClassVar[tuple[str, ...]] = ("name",)
@@ -29,6 +31,7 @@ class CreateFifo(Command, frozen=True, tag=50):
     done_timeout_ms: LengthMs
     unused_destroy_ms: LengthMs
     allow_overrides: bool = False
+    drops_tickets: bool = False
 
 
 class DestroyFifo(Command, frozen=True, tag=51):

@@ -134,7 +134,7 @@ class Fifos:
         if fifo is not None:
             self._use(fifo)
             return FifoCreated(name, *settings, is_new=False)
-        fifo = Fifo(name, core.tokens.next(), settings)
+        fifo = Fifo(name, core.tokens.next(), settings, drops_tickets=command.drops_tickets)
         self._add(fifo)
         if fifo.unused_destroy_ms:
             fifo.deadline_ms = core.now_ms + fifo.unused_destroy_ms
@@ -203,7 +203,8 @@ class Fifos:
         if core.is_full:
             return QueueFull("parked requests", limits.PARKED_MAX)
         if ticket.place is None:
-            ticket.place = FifoPlace(ticket, core.next_arrival())
+            ticket.fifo.stand(FifoPlace(ticket, core.next_arrival()))
+            assert ticket.place is not None
         return core.park(ticket.place, wait_ms)
 
     def finish(self, command: FinishTurn, _: RequestId) -> Outcome:
@@ -219,7 +220,7 @@ class Fifos:
         if (refusal := self._against_leaving(command)) is not None:
             return refusal
         ticket = self._tickets[command.ticket]
-        place, ticket.place = ticket.place, None
+        place = ticket.fifo.unstand(ticket)
         self._remove(ticket, "left")
         if place is not None:
             self._core.grant(place, TurnDropped(command.name, ticket.id))
@@ -251,7 +252,9 @@ class Fifos:
     def leave(self, place: Place) -> None:
         """Nobody waits on the ticket any more; it keeps its place in the queue."""
         assert isinstance(place, FifoPlace)
-        place.ticket.place = None
+        fifo = place.ticket.fifo
+        fifo.unstand(place.ticket)
+        self._use(fifo)
 
     def settle(self, name: str) -> None:
         """Give the oldest ticket its turn: to who waits on it, or to be accepted in time."""
@@ -261,10 +264,11 @@ class Fifos:
         ticket: Ticket = fifo.queue[0]
         if ticket.state != WAITING:
             return
-        place, ticket.place = ticket.place, None
+        place = fifo.unstand(ticket)
         if place is None:
             self._notify(ticket)
         else:
+            self._use(fifo)
             told = sum(len(parked.requests) for parked in place.parked.values())
             self._core.grant(place, self._accept(ticket, told))
 
@@ -310,7 +314,7 @@ class Fifos:
         if fifo is None:
             return None
         destroyed_in_ms = None
-        if fifo.deadline_ms != DISARMED and not len(fifo):
+        if fifo.deadline_ms != DISARMED and not fifo.is_kept:
             destroyed_in_ms = max(0, fifo.deadline_ms - now_ms)
         return FifoInfo(name, *fifo.settings, len(fifo), destroyed_in_ms, fifo.holds.info())
 
@@ -477,7 +481,7 @@ class Fifos:
         for ticket in fifo.tickets():
             self._stop(ticket)
             del self._tickets[ticket.id]
-            place, ticket.place = ticket.place, None
+            place = fifo.unstand(ticket)
             if place is not None:
                 core.grant(place, gone)
         core.events.append(Event(why, KIND, fifo.name))
@@ -491,8 +495,8 @@ class Fifos:
         self._remove(clock.ticket, "not_done")
 
     def _unused(self, fifo: Fifo) -> None:
-        if len(fifo):
-            # In use: look again.
+        if fifo.is_kept:
+            # Look again.
             fifo.deadline_ms = self._core.now_ms + fifo.unused_destroy_ms
             self._core.deadlines.arm(FIFO_UNUSED, fifo.number, fifo)
         else:

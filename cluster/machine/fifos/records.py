@@ -24,7 +24,7 @@ _STATES: Final = {state: state for state in (WAITING, NOTIFIED, ACCEPTED)}
 
 
 class FifoRecord(Record):
-    """One fifo; `deadline_ms` as in `turns.Fifo`, the last three as in `Holds`."""
+    """One fifo; `deadline_ms` as in `turns.Fifo`, the three after it as in `Holds`."""
 
     name: str
     number: int
@@ -37,6 +37,7 @@ class FifoRecord(Record):
     holds: int
     scaled: int
     recent: list[int]
+    drops_tickets: bool
 
 
 class TicketRecord(Record):
@@ -71,6 +72,7 @@ def dump_fifos(fifos: Iterable[Fifo]) -> Weighed:
                 holds.count,
                 holds.scaled,
                 list(holds.recent),
+                fifo.drops_tickets,
             ],
         )
 
@@ -105,7 +107,7 @@ def load_fifos(core: Core, records: Iterable[FifoRecord], restoring: Restoring) 
             and record.scaled >= 0,
             "hold times of a fifo make no sense",
         )
-        fifo = Fifo(record.name, record.number, settings)
+        fifo = Fifo(record.name, record.number, settings, drops_tickets=record.drops_tickets)
         fifo.holds = Holds(record.holds, record.scaled, tuple(record.recent))
         fifo.deadline_ms = record.deadline_ms
         if record.unused_destroy_ms:
@@ -189,8 +191,9 @@ def load_tickets(
             must((record.token, record.deadline_ms) == (0, DISARMED), "a turn before its time")
         lines.setdefault(name, []).append(ticket)
         if record.arrival:
-            ticket.place = FifoPlace(ticket, record.arrival)
-            restoring.stand(ticket.place)
+            place = FifoPlace(ticket, record.arrival)
+            fifo.stand(place)
+            restoring.stand(place)
         yield ticket
     for name, line in lines.items():
         fifos[name].fill(line)

@@ -94,8 +94,10 @@ class Fifo:
 
     Attributes:
         number: order among all fifos; the token at which it was made.
-        deadline_ms: when it is destroyed unless it is used before, or looked at again if tickets
-            are in it; DISARMED where it has no such timeout.
+        drops_tickets: as in `CreateFifo`.
+        deadline_ms: when it is destroyed unless it is used before, or looked at again if it is
+            kept; DISARMED where it has no such timeout.
+        places: how many of its tickets somebody waits on.
         queue: tickets by number; None until there was one.
         holds: from acceptance to end.
     """
@@ -105,15 +107,24 @@ class Fifo:
         "allow_overrides",
         "deadline_ms",
         "done_timeout_ms",
+        "drops_tickets",
         "holds",
         "name",
         "number",
+        "places",
         "queue",
         "unused_destroy_ms",
         "wait_timeout_ms",
     )
 
-    def __init__(self, name: str, number: int, settings: tuple[int, int, int, int, bool]) -> None:
+    def __init__(
+        self,
+        name: str,
+        number: int,
+        settings: tuple[int, int, int, int, bool],
+        *,
+        drops_tickets: bool = False,
+    ) -> None:
         self.name = name
         self.number = number
         (
@@ -123,7 +134,9 @@ class Fifo:
             self.unused_destroy_ms,
             self.allow_overrides,
         ) = settings
+        self.drops_tickets = drops_tickets
         self.deadline_ms = DISARMED
+        self.places = 0
         self.queue: SortedKeyList | None = None
         self.holds = Holds()
 
@@ -140,6 +153,23 @@ class Fifo:
             self.unused_destroy_ms,
             self.allow_overrides,
         )
+
+    @property
+    def is_kept(self) -> bool:
+        """It is not destroyed, however long nobody uses it."""
+        return self.places > 0 or (len(self) > 0 and not self.drops_tickets)
+
+    def stand(self, place: FifoPlace) -> None:
+        """Somebody waits on a ticket of it, from now on."""
+        place.ticket.place = place
+        self.places += 1
+
+    def unstand(self, ticket: Ticket) -> FifoPlace | None:
+        """Nobody waits on the ticket any more; gives the place where somebody did."""
+        place, ticket.place = ticket.place, None
+        if place is not None:
+            self.places -= 1
+        return place
 
     def add(self, ticket: Ticket) -> None:
         """Take a ticket in, at its place."""

@@ -163,7 +163,7 @@ class HoldInfo(msgspec.Struct, frozen=True):
 class FifoInfo(msgspec.Struct, frozen=True):
     """A read-only picture of one fifo, its tickets apart.
 
-    destroyed_in_ms: unless it is used before; None where tickets or no timeout keep it.
+    destroyed_in_ms: unless it is used before; None where it is kept, or has no timeout.
     """
 
     name: str
