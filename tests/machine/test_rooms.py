@@ -95,6 +95,58 @@ class TestPlaces:
         assert end(drive) == 2
 
 
+class TestChecks:
+    def test_a_first_step_waits_for_a_look_and_no_interval(self) -> None:
+        """A room that is looked at now and then is due when it is made."""
+        drive = Drive()
+        drive.ask(SetRoom("r", 2, 10 * EVERY, 2, 300), *[JoinRoom("r")] * 3, now_ms=100)
+        drive.at(399)
+        assert statuses(drive, 3) == ["waiting"]
+        drive.at(400)
+        assert statuses(drive, 3) == ["active"]
+        drive.ask(*[JoinRoom("r")] * 2)
+        drive.at(400 + 10 * EVERY - 1)
+        assert statuses(drive, 5) == ["waiting"]
+        drive.at(400 + 10 * EVERY)
+        assert statuses(drive, 1, 3, 5) == ["expired", "active", "active"]
+
+    def test_due_stays_in_the_past_while_nobody_waits(self) -> None:
+        """Who begins to wait then waits for the next look; one at this very time is over."""
+        drive = Drive()
+        drive.ask(SetRoom("r", 1, EVERY, 2, 300), *[JoinRoom("r")] * 2, now_ms=0)
+        drive.at(300)
+        assert statuses(drive, 2) == ["active"]
+        joined = drive.one(JoinRoom("r"), now_ms=300 + EVERY + 600)
+        assert joined == RoomJoined("r", 1, 3, "waiting", 0, 300, 0)
+        joined = drive.one(JoinRoom("r"), now_ms=300 + EVERY + 700)
+        assert joined == RoomJoined("r", 1, 4, "waiting", 1, 200 + EVERY, 0)
+        drive.at(300 + EVERY + 900)
+        assert statuses(drive, 3, 4) == ["active", "waiting"]
+
+    def test_no_step_follows_faster_than_looks_do(self) -> None:
+        """Even where the interval is shorter."""
+        drive = Drive()
+        drive.ask(SetRoom("r", 1, 1, 1, 300), *[JoinRoom("r")] * 4, now_ms=0)
+        ends = [(drive.at(now_ms), end(drive))[1] for now_ms in (299, 300, 599, 600, 900)]
+        assert ends == [1, 2, 2, 3, 4]
+
+    def test_are_said_when_a_room_is_made(self) -> None:
+        """A room that is there keeps its way, and with `only_new` its settings too."""
+        drive = Drive()
+        drive.ask(SetRoom("r", 1, EVERY, 2, 300), now_ms=0)
+        assert drive.one(SetRoom("r", 9, 9, 9, only_new=True)) == RoomSet(
+            "r", 1, EVERY, 2, 1, False
+        )
+        assert drive.one(SetRoom("r", 2, EVERY, 2)) == RoomSet("r", 2, EVERY, 2, 1, False)
+        drive.ask(*[JoinRoom("r")] * 2)
+        drive.at(299)
+        assert end(drive) == 1
+        drive.at(300)
+        assert end(drive) == 3
+        made = drive.one(SetRoom("s", 1, 1, 1, only_new=True))
+        assert isinstance(made, RoomSet) and made.is_new
+
+
 class TestWindow:
     def test_moves_once_per_interval_while_somebody_waits(self) -> None:
         """Waiting, active, expired, and never back."""
@@ -291,6 +343,8 @@ class TestSnapshot:
             (2, 10, 0),
             (2, 7, 10**9),
             (2, 5, 2),
+            (0, 11, -1),
+            (0, 11, True),
         ],
     )
     def test_refuses_records_that_contradict_one_another(

@@ -35,12 +35,23 @@ class ModelRoom:
     admits: int = 0
     waits_since_ms: int = 0
     steps: list[int] = field(default_factory=list)
+    every_ms: int = 0
+
+    @property
+    def pace_ms(self) -> int:
+        """Between two steps at the least."""
+        return max(self.settings[1], self.every_ms)
 
     def due_ms(self) -> int | None:
         """When the window moves next; None while nobody waits."""
         if "waiting" not in self.places:
             return None
-        return max(self.since_ms + self.settings[1], self.waits_since_ms)
+        look_ms = self.since_ms + self.pace_ms
+        if not self.every_ms:
+            return max(look_ms, self.waits_since_ms)
+        while look_ms <= self.waits_since_ms:
+            look_ms += self.every_ms
+        return look_ms
 
     def joins(self, now_ms: int) -> int:
         """Give a place."""
@@ -92,8 +103,13 @@ class RoomModel:
         if isinstance(command, SetRoom):
             settings = (command.window_size, command.window_interval_ms, command.active_windows)
             is_new = room is None
+            if room is not None and command.only_new:
+                return RoomSet(command.name, *room.settings, room.token, is_new)
             if room is None:
                 room = ModelRoom(command.name, 0, settings, self.now_ms, admits=settings[0])
+                room.every_ms = command.check_every_ms
+                if room.every_ms:
+                    room.since_ms -= room.pace_ms
                 self.rooms.append(room)
             elif settings != room.settings and room.due_ms() is not None:
                 # The clock is set anew: what would have been due is due now.
@@ -117,7 +133,7 @@ class RoomModel:
         due_ms = room.due_ms()
         assert due_ms is not None
         steps = ahead // room.settings[0]
-        return status, ahead, max(0, due_ms - self.now_ms) + steps * room.settings[1]
+        return status, ahead, max(0, due_ms - self.now_ms) + steps * room.pace_ms
 
 
 class RoomWalk:
@@ -142,7 +158,12 @@ class RoomWalk:
         dice = rng.random()
         if dice < 0.15:
             command: Command = SetRoom(
-                name, rng.choice((1, 2, 3)), rng.choice((10, 40, 100)), rng.choice((1, 2, 3))
+                name,
+                rng.choice((1, 2, 3)),
+                rng.choice((10, 40, 100)),
+                rng.choice((1, 2, 3)),
+                rng.choice((0, 0, 7, 30)),
+                rng.random() < 0.2,
             )
         elif dice < 0.17:
             command = RemoveRoom(name)

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from cluster.machine import limits
-from cluster.machine.commands.base import Command, Name
+from cluster.machine.commands.base import Command, LengthMs, Name
 
 IntervalMs = Annotated[int, msgspec.Meta(ge=1, le=limits.LENGTH_MS_MAX)]
 WindowSize = Annotated[int, msgspec.Meta(ge=1, le=limits.WINDOW_SIZE_MAX)]
@@ -24,6 +24,10 @@ class SetRoom(Command, frozen=True, tag=70):
         window_size: how many places each step of the window admits.
         window_interval_ms: between two steps at the least.
         active_windows: after how many further steps an admitted place has expired.
+        check_every_ms: above 0, the window is due at once when the room is made, and is looked at
+            only so often: who begins to wait when it is due already waits for the next look. Said
+            when a room is made; of one that is there already it changes nothing.
+        only_new: leave a room that is there as it is.
     """
 
     texts: ClassVar[tuple[str, ...]] = ("name",)
@@ -32,6 +36,8 @@ class SetRoom(Command, frozen=True, tag=70):
     window_size: WindowSize
     window_interval_ms: IntervalMs
     active_windows: ActiveWindows
+    check_every_ms: LengthMs = 0
+    only_new: bool = False
 
 
 class RemoveRoom(Command, frozen=True, tag=71):
