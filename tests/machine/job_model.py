@@ -12,6 +12,7 @@ from cluster.machine.commands.jobs import (
     CancelKey,
     DeadLetter,
     DeleteJob,
+    KeepTubes,
     KickJob,
     KickTube,
     PauseTube,
@@ -41,6 +42,7 @@ from cluster.machine.outcome.jobs import (
     TubeInfo,
     TubeKicked,
     TubePaused,
+    TubesKept,
 )
 from tests.machine.naive import Naive, NaiveSession, NaiveWait
 
@@ -93,6 +95,7 @@ class ModelTube:
     pauses: int = 0
     paused_for_ms: int = 0
     resumes_ms: int | None = None
+    keepers: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -216,9 +219,9 @@ class JobModel(Naive):
 
     def things(self, session: str) -> int:
         """How much a session holds and waits for."""
-        return sum(job.session == session for job in self.jobs) + sum(
-            wait.session == session for wait in self.waits
-        )
+        jobs = sum(job.session == session for job in self.jobs)
+        waits = sum(wait.session == session for wait in self.waits)
+        return jobs + waits + sum(session in tube.keepers for tube in self.tubes.values())
 
     def tube_info(self, name: str) -> TubeInfo | None:
         """The picture of a tube."""
@@ -286,7 +289,8 @@ class JobModel(Naive):
         """Forget tubes that nobody needs."""
         for name, tube in list(self.tubes.items()):
             has_jobs = any(job.tube == name for job in self.jobs)
-            if not has_jobs and not self.queue(name) and tube.resumes_ms is None:
+            is_busy = has_jobs or self.queue(name) or tube.resumes_ms is not None
+            if not is_busy and not tube.keepers:
                 del self.tubes[name]
 
     def stand(self, job: ModelJob, delay_ms: int) -> None:
@@ -343,6 +347,8 @@ class JobModel(Naive):
         mine = sorted((j for j in self.jobs if j.session == session), key=lambda job: job.token)
         for job in mine:
             self.stand(job, 0)
+        for tube in self.tubes.values():
+            tube.keepers = [keeper for keeper in tube.keepers if keeper != session]
         return [job.tube for job in mine]
 
     def hand_out(self, names: list[str]) -> None:
@@ -389,6 +395,8 @@ class JobModel(Naive):
             return self.cancel(command.job)
         if isinstance(command, PauseTube):
             return self.pause(command, freed)
+        if isinstance(command, KeepTubes):
+            return self.keep(command)
         if isinstance(command, (ReserveJob, KickJob)):
             return self.one(command, freed)
         assert isinstance(command, (DeleteJob, ReleaseJob, BuryJob, TouchJob, ReturnJob))
@@ -538,6 +546,26 @@ class JobModel(Naive):
             return Cancelled(job.id, False, "reserved", job.until_ms - self.time_ms)
         self.remove(job)
         return Cancelled(job.id, True, "gone", None)
+
+    def keep(self, command: KeepTubes) -> Outcome:
+        """Keep tubes, and drop others."""
+        session = command.session
+        if self.find(session) is None:
+            return self.nobody(session)
+        mine = [name for name, tube in self.tubes.items() if session in tube.keepers]
+        new = [name for name in dict.fromkeys(command.keep) if name not in mine]
+        if self.things(session) + len(new) > limits.OWNED_PER_SESSION_MAX:
+            return QueueFull("things of a session", limits.OWNED_PER_SESSION_MAX)
+        if len({*self.tubes, *new}) > max(limits.TUBES_MAX, len(self.tubes)):
+            return QueueFull("tubes", limits.TUBES_MAX)
+        for name in new:
+            self.next_token()
+            self.tube(name).keepers.append(session)
+        for name in command.drop:
+            if name in mine and name not in command.keep:
+                mine.remove(name)
+                self.tubes[name].keepers.remove(session)
+        return TubesKept(session)
 
     def pause(self, command: PauseTube, freed: list[str]) -> Outcome:
         """Pause or resume a tube."""

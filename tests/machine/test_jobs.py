@@ -15,6 +15,7 @@ from cluster.machine.commands.jobs import (
     CancelKey,
     DeadLetter,
     DeleteJob,
+    KeepTubes,
     KickJob,
     KickTube,
     PauseTube,
@@ -54,6 +55,7 @@ from cluster.machine.outcome.jobs import (
     Touched,
     TubeKicked,
     TubePaused,
+    TubesKept,
 )
 from cluster.machine.undo import undo
 from cluster.wire import cbor, commands
@@ -788,3 +790,46 @@ def test_refuses_a_record_that_is_missing_or_there_twice() -> None:
             for wrong in (less, more):
                 with pytest.raises(ValueError, match="no snapshot of ours"):
                     Machine.load(wrong)
+
+
+class TestKeptTubes:
+    def test_a_kept_tube_stays_with_its_counts_when_it_is_empty(self) -> None:
+        """Until it is dropped: then it goes, and what was counted of it."""
+        drive = Drive()
+        (session,) = drive.open(60_000)
+        assert drive.one(KeepTubes(session, MAIL)) == TubesKept(session)
+        job, token = held(drive)
+        drive.one(DeleteJob(job, token))
+        info = drive.machine.jobs.pictures.tube("mail", 0)
+        assert info is not None
+        assert (info.total_jobs, info.deletes) == (1, 1)
+        drive.one(KeepTubes(session, drop=MAIL))
+        assert drive.machine.jobs.pictures.tube("mail", 0) is None
+
+    def test_it_stays_as_long_as_anybody_keeps_it(self) -> None:
+        """The end of a session ends what it kept, whatever else it had."""
+        drive = Drive()
+        first, second = drive.open(60_000, 60_000)
+        drive.ask(KeepTubes(first, MAIL), KeepTubes(second, MAIL), KeepTubes(second, MAIL))
+        drive.one(put())
+        assert ids(taken(drive, session=second)) == [1]
+        drive.one(CloseSession(second))
+        drive.one(DeleteJob(1))
+        assert drive.machine.jobs.pictures.tube("mail", 0) is not None
+        drive.at(60_001)
+        assert len(drive.machine.jobs.stock.tubes) == 0
+
+    def test_what_is_kept_and_dropped_is_kept(self) -> None:
+        """And dropping what one does not keep is nothing."""
+        drive = Drive()
+        (session,) = drive.open(60_000)
+        drive.one(KeepTubes(session, MAIL, ("mail", "pics")))
+        assert list(drive.machine.jobs.stock.tubes) == ["mail"]
+
+    def test_who_is_gone_keeps_nothing(self) -> None:
+        """Nor does one who would keep more than there may be."""
+        drive = Drive()
+        (session,) = drive.open(10)
+        drive.at(10)
+        assert isinstance(drive.one(KeepTubes(session, MAIL)), SessionExpired)
+        assert len(drive.machine.jobs.stock.tubes) == 0

@@ -27,6 +27,7 @@ from cluster.machine.commands.jobs import (
     CancelKey,
     DeadLetter,
     DeleteJob,
+    KeepTubes,
     KickJob,
     KickTube,
     PauseTube,
@@ -123,6 +124,11 @@ class Walk:
                 CancelJob(some),
                 CancelKey(rng.choice(TUBES), rng.choice(KEYS)),
                 PauseTube(rng.choice(TUBES), rng.choice((0, 0, 10, 40))),
+                KeepTubes(
+                    rng.choice(self.sessions),
+                    tuple(rng.choices((*TUBES, "kept"), k=rng.choice((0, 1, 2)))),
+                    tuple(rng.choices((*TUBES, "kept"), k=rng.choice((0, 1, 2)))),
+                ),
             )
         )
 
@@ -369,4 +375,5 @@ def test_a_walk_meets_what_it_should_meet() -> None:
         "Touched",
         "TubeKicked",
         "TubePaused",
+        "TubesKept",
     }

@@ -256,6 +256,7 @@ def test_numbers_are_unique_and_stay() -> None:
         "CancelKey": 90,
         "PauseTube": 91,
         "ReturnJob": 92,
+        "KeepTubes": 93,
         "PutTasks": 120,
         "RemoveTask": 121,
         "RemovePool": 122,

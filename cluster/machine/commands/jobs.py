@@ -21,6 +21,7 @@ JobBody = Annotated[bytes, msgspec.Meta(max_length=limits.JOB_BODY_BYTES_MAX)]
 TubeNames = Annotated[
     tuple[Name, ...], msgspec.Meta(min_length=1, max_length=limits.TUBES_PER_RESERVE_MAX)
 ]
+TubeList = Annotated[tuple[Name, ...], msgspec.Meta(max_length=limits.TUBES_PER_KEEP_MAX)]
 JobsAsked = Annotated[int, msgspec.Meta(ge=1, le=limits.JOBS_PER_RESERVE_MAX)]
 
 
@@ -165,6 +166,22 @@ class ReturnJob(Command, frozen=True, tag=92):
     token: Count
 
 
+class KeepTubes(Command, frozen=True, tag=93):
+    """Have tubes stay, with what is counted of them, also while they are empty.
+
+    Each stays as long as a session keeps it: until it is dropped or the session ends. What is in
+    both lists is kept.
+    """
+
+    session: SessionId
+    keep: TubeList = ()
+    drop: TubeList = ()
+
+    def texts_inside(self) -> Iterable[str]:
+        """Its tubes."""
+        return (*self.keep, *self.drop)
+
+
 COMMANDS: tuple[type[Command], ...] = (
     PutJob,
     ReserveJobs,
@@ -179,4 +196,5 @@ COMMANDS: tuple[type[Command], ...] = (
     CancelKey,
     PauseTube,
     ReturnJob,
+    KeepTubes,
 )

@@ -10,7 +10,8 @@ late finds its token stale for ever. When a reservation ends without the job bei
 release or the end of its session, the job is ready again: delivery is at least once. A job that is
 cancelled was not reserved, and never will be.
 
-An id is never used again. A tube is there while it has jobs or waiters or is paused.
+An id is never used again. A tube is there while it has jobs or waiters, is paused, or a session keeps
+it; what was counted of it goes with it.
 Source: beanstalkd's protocol.txt; goyaad for cancelling and keys.
 """
 
@@ -25,6 +26,7 @@ from cluster.machine.commands.jobs import (
     CancelJob,
     CancelKey,
     DeleteJob,
+    KeepTubes,
     KickJob,
     KickTube,
     PauseTube,
@@ -69,6 +71,7 @@ from cluster.machine.outcome.jobs import (
     Touched,
     TubeKicked,
     TubePaused,
+    TubesKept,
 )
 from cluster.machine.parked import Parked, Place
 from cluster.machine.primitive import Blocker, Check, Handler, Table
@@ -107,6 +110,7 @@ class Jobs:
             CancelKey: self.cancel_key,
             PauseTube: self.pause,
             ReturnJob: self.give_back,
+            KeepTubes: self.keep,
         }
         self.timers = self.stock.timers
         self.checks: Mapping[type[Command], Check] = {
@@ -318,10 +322,35 @@ class Jobs:
             self.stock.resumed(before)
         return TubePaused(name, for_ms)
 
+    def keep(self, command: KeepTubes, _: RequestId) -> TubesKept | Refusal:
+        """Let a session keep tubes, and others no longer."""
+        core, stock = self._core, self.stock
+        session = core.sessions.get(command.session)
+        if session is None:
+            return core.gone(command.session)
+        kept = dict.fromkeys(command.keep)
+        new = [name for name in kept if _kept(name) not in session.owned]
+        if session.things + len(new) > limits.OWNED_PER_SESSION_MAX:
+            return QueueFull("things of a session", limits.OWNED_PER_SESSION_MAX)
+        absent = sum(name not in stock.tubes for name in new)
+        if absent and len(stock.tubes) + absent > limits.TUBES_MAX:
+            return QueueFull("tubes", limits.TUBES_MAX)
+        for name in new:
+            token = core.tokens.next()
+            stock.keep(stock.tube(name), session.id, token)
+            session.took(_kept(name), token)
+        for name in command.drop:
+            if name not in kept and session.owned.pop(_kept(name), None) is not None:
+                stock.unkeep(name, session.id)
+        return TubesKept(session.id)
+
     # What the machine asks of every primitive.
 
     def free(self, session: Session, thing: Owned, token: int) -> None:
         """A worker is gone: its job is ready at once, and this counts neither way."""
+        if thing == _kept(thing[1]):
+            self.stock.unkeep(thing[1], session.id)
+            return
         job = self.stock.jobs[int(thing[2])]
         hold = self.stock.end_hold(job)
         assert hold.token == token
@@ -450,6 +479,11 @@ def _job_thing(
     command: DeleteJob | ReleaseJob | BuryJob | TouchJob | CancelJob,
 ) -> tuple[str, ...]:
     return KIND, "job", str(command.job)
+
+
+def _kept(name: str) -> Owned:
+    """A tube as a thing that a session keeps; its jobs have their ids as their parts."""
+    return KIND, name, ""
 
 
 def _never_refused(_: Command) -> None:

@@ -3,6 +3,7 @@
 RULE: nothing is left out and nothing is believed: see `snapshot.py`.
 
     job counters: one record. tubes: by name. jobs: by id. reservations: in order of grant.
+    kept tubes: as sessions began to keep them.
     tube places: by the tube named first, in queue order; in the other queues they stand by arrival.
 """
 
@@ -78,6 +79,12 @@ class _HoldRecord(Record):
     deadline_ms: int
 
 
+class _KeptRecord(Record):
+    token: int
+    session: str
+    tube: str
+
+
 class _PlaceRecord(Record):
     tubes: tuple[str, ...]
     session: str | None
@@ -94,6 +101,7 @@ def tables(stock: Stock) -> tuple[Table, ...]:
         Table("tubes", _TubeRecord, records.dump_tubes, records.load_tubes),
         Table("jobs", _JobRecord, records.dump_jobs, records.load_jobs),
         Table("reservations", _HoldRecord, records.dump_holds, records.load_holds),
+        Table("kept tubes", _KeptRecord, records.dump_kept, records.load_kept),
         Table("tube places", _PlaceRecord, records.dump_places, records.load_places),
     )
 
@@ -242,6 +250,24 @@ class _Records:
             len(reserved) == sum(job.state == RESERVED for job in stock.jobs.values()),
             "nobody has a job that is reserved",
         )
+
+    def dump_kept(self) -> Weighed:
+        kept = [
+            (token, session, tube.name)
+            for tube in self._stock.tubes.values()
+            if tube.keepers is not None
+            for session, token in tube.keepers.items()
+        ]
+        for record in sorted(kept):
+            yield 1, list(record)
+
+    def load_kept(self, records: Iterable[_KeptRecord], restoring: Restoring) -> None:
+        last = 0
+        for record in records:
+            must(last < record.token, "tokens of kept tubes do not rise")
+            last = record.token
+            restoring.own(record.session, (KIND, record.tube, ""), record.token)
+            self._stock.keep(self._stock.tubes[record.tube], record.session, record.token)
 
     def dump_places(self) -> Weighed:
         for place in self._stock.places():

@@ -82,6 +82,21 @@ class Stock:
         if not tube.is_needed:
             del self.tubes[tube.name]
 
+    def keep(self, tube: Tube, session: str, token: int) -> None:
+        """Let a tube stay for a session."""
+        if tube.keepers is None:
+            tube.keepers = {}
+        tube.keepers[session] = token
+
+    def unkeep(self, name: str, session: str) -> None:
+        """A session does not want a tube to stay any more."""
+        tube = self.tubes[name]
+        assert tube.keepers is not None, "a tube that nobody keeps"
+        del tube.keepers[session]
+        if not tube.keepers:
+            tube.keepers = None
+            self.tidy(tube)
+
     def pause(self, tube: Tube, for_ms: int, ends_ms: int) -> None:
         """Pause a tube that is not paused, until then."""
         tube.pause = Pause(tube, for_ms, ends_ms)

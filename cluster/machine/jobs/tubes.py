@@ -230,7 +230,7 @@ class TubePlace(Place):
 
 
 class Tube:
-    """One tube that has jobs or waiters, or is paused.
+    """One tube that has jobs or waiters, or is paused or kept.
 
     Attributes:
         number: tubes are counted as they are made; the order of what happens at the same time.
@@ -238,6 +238,7 @@ class Tube:
         ready, delayed: two of the lines.
         waiters: in order of arrival.
         keys: live jobs that have a key, by it; None until one has.
+        keepers: sessions that keep it, with the token of that; None while nobody does.
         urgent: ready jobs of a priority below URGENT_BELOW.
     """
 
@@ -245,6 +246,7 @@ class Tube:
         "delayed",
         "deletes",
         "due",
+        "keepers",
         "keys",
         "lines",
         "name",
@@ -267,6 +269,7 @@ class Tube:
         self.delayed = self.lines[DELAYED]
         self.waiters: list[TubePlace] = []
         self.keys: dict[str, int] | None = None
+        self.keepers: dict[str, int] | None = None
         self.due: Due | None = None
         self.pause: Pause | None = None
         self.urgent = 0
@@ -282,7 +285,9 @@ class Tube:
     @property
     def is_needed(self) -> bool:
         """There is anything about it that must be remembered."""
-        return bool(self.waiters) or self.pause is not None or any(map(len, self.lines))
+        if self.waiters or self.pause is not None or self.keepers is not None:
+            return True
+        return any(map(len, self.lines))
 
     def job_of(self, key: str) -> int | None:
         """The live job that has this key."""

@@ -149,6 +149,12 @@ class JobNotFound(Refusal, frozen=True, tag=93):
     job: int
 
 
+class TubesKept(Outcome, frozen=True, tag=94):
+    """The session keeps what it asked for, and no more of what it dropped."""
+
+    session: str
+
+
 class JobInfo(msgspec.Struct, frozen=True):
     """A read-only picture of one job.
 
@@ -247,4 +253,5 @@ OUTCOMES: tuple[type[Outcome], ...] = (
     NotReserved,
     JobReserved,
     JobNotFound,
+    TubesKept,
 )
