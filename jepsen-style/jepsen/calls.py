@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
-from jepsen.clients import Ask, Client, Reply
+from jepsen.clients import PATIENCE_S, Ask, Client, Reply
 
 
 class Route(NamedTuple):
@@ -132,6 +132,7 @@ async def call(
     /,
     *,
     retry_s: float = 0.0,
+    patience_s: float = PATIENCE_S,
     request_id: str | None = None,
     headers: Mapping[str, str] | None = None,
     shown: Mapping[str, Any] | None = None,
@@ -143,7 +144,7 @@ async def call(
         client: who asks.
         f: the verb.
         key: name of the thing.
-        retry_s: see `Client.do`.
+        retry_s, patience_s: see `Client.do`.
         request_id: the Idempotency-Key; a fresh one is drawn where the verb wants one.
         headers: further ones.
         shown: what the history is to say besides of the request.
@@ -152,7 +153,8 @@ async def call(
     if request_id is None and ROUTES[f].has_key:
         request_id = client.new_key()
     ask = request(f, key, fields, request_id=request_id, headers=headers)
-    return await client.do(f, key, {**fields, **(shown or {})}, ask, retry_s=retry_s)
+    value = {**fields, **(shown or {})}
+    return await client.do(f, key, value, ask, retry_s=retry_s, patience_s=patience_s)
 
 
 def _is_bare(f: str) -> bool:

@@ -148,7 +148,13 @@ class Seat:
             session = self.session
             if session is None or self.is_asleep or arena.stop.is_set():
                 continue
-            reply = await call(self._keeper, "session.keepalive", session)
+            reply = await call(
+                self._keeper,
+                "session.keepalive",
+                session,
+                retry_s=self.ttl_ms / 3_000,
+                patience_s=self.ttl_ms / 4_000,
+            )
             if reply.status in {404, 410} and session == self.session:
                 self.drop()
 

@@ -23,6 +23,9 @@ WAIT_MS: Final = 1_000
 TURNS_MAX: Final = 40
 """How often one who waits asks again before it walks away."""
 
+SETTLE_TURNS_MAX: Final = 200
+"""The same after healing: every ticket whose owner never heard of it takes its time to accept."""
+
 
 class Fifos(Acting):
     """Clients over two fifos, and one who looks at tickets of others."""
@@ -115,8 +118,7 @@ class Fifos(Acting):
                 await call(client, "fifo.read", name, ticket=ticket)
 
     async def _see_through(self, client: Client, name: str, ticket: str) -> None:
-        reply = None
-        for _ in range(TURNS_MAX):
+        for _ in range(SETTLE_TURNS_MAX):
             reply = await call(
                 client, "fifo.wait", name, retry_s=SETTLE_S, ticket=ticket, wait_ms=WAIT_MS
             )
