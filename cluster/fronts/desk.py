@@ -9,6 +9,7 @@ repeats a request under its own id.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Final
 
@@ -16,6 +17,7 @@ from cluster.errors import CoterieError, Overloaded, ShuttingDown, Timeout
 from cluster.machine.commands import Command
 from cluster.machine.machine import Machine
 from cluster.machine.outcome import Outcome
+from cluster.machine.undo import undo
 from cluster.node.clock import monotonic
 from cluster.node.face import NodeFace
 from cluster.node.pending import Failed, OnReply, Reply
@@ -64,7 +66,7 @@ class Desk:
         while True:
             error: CoterieError
             try:
-                reply = await self._replied(submit)
+                reply = await self._replied(submit, key)
             except Overloaded as full:
                 error = full
             else:
@@ -98,14 +100,27 @@ class Desk:
             await asyncio.sleep(_PAUSE_S)
         raise error
 
-    async def _replied(self, submit: Callable[[OnReply], int]) -> Reply:
+    async def _replied(self, submit: Callable[[OnReply], int], key: str | None) -> Reply:
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         handle = submit(_settle(future))
         try:
             return await future
         except asyncio.CancelledError:
-            self._node.hang_up(handle)
+            if future.cancelled() or not future.done():
+                self._node.hang_up(handle)
+            elif key is None:
+                # Answered in this very moment: nobody will ever hear of it.
+                self._take_back(future.result())
             raise
+
+    def _take_back(self, reply: Reply) -> None:
+        if isinstance(reply, Failed) or reply.outcome is None:
+            return
+        for command in undo(reply.outcome):
+            # Refused where this node is leaving: what it gave ends by itself then.
+            with contextlib.suppress(CoterieError):
+                timeout_ms = round(self._patience_s * 1000)
+                self._node.submit(command, _ignore, timeout_ms=timeout_ms, patient=True)
 
 
 def _settle(future: asyncio.Future[Reply]) -> OnReply:
@@ -114,3 +129,7 @@ def _settle(future: asyncio.Future[Reply]) -> OnReply:
             future.set_result(reply)
 
     return settle
+
+
+def _ignore(reply: Reply) -> None:
+    """Nobody listens."""

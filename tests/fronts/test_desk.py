@@ -9,7 +9,9 @@ import pytest
 from cluster.errors import ConnectionLost, NoLeader, Overloaded, Refused, ShuttingDown, Timeout
 from cluster.fronts.desk import Desk
 from cluster.machine.commands import AcquireLock, OpenSession
+from cluster.machine.commands.jobs import PutJob, ReserveJobs, ReturnJob
 from cluster.machine.outcome import Granted, Opened
+from cluster.machine.outcome.jobs import JobPut
 from tests.gateway.local_node import LocalNode
 
 
@@ -92,6 +94,22 @@ async def test_a_client_that_goes_leaves_its_queue() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert len(node.hung_up) == 1
+
+
+async def test_what_is_granted_to_who_goes_in_that_moment_goes_back() -> None:
+    """The answer is there, and nobody takes it any more: a reservation is undone."""
+    node = LocalNode()
+    desk = Desk(node)
+    assert isinstance(await desk.ask(PutJob("t", b"x")), JobPut)
+    asked = asyncio.create_task(desk.ask(ReserveJobs(("t",))))
+    await _until(lambda: len(node.taken) == 2)
+    # The double answers in the next turn of the loop; the task would hear of it in the one after.
+    await asyncio.sleep(0)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    await _until(lambda: node.machine.jobs.pictures.jobs("t", "ready", 0))
+    assert isinstance(node.taken[-1], ReturnJob)
 
 
 async def test_a_read_holds_through_an_election() -> None:

@@ -130,7 +130,7 @@ class Decoder:
             if type_id < 0:
                 self._define(-type_id)
                 if self._at < len(data):
-                    raise GobError("gob: extra data in buffer")
+                    raise GobError("extra data in buffer")
                 return None
             self._check_known(type_id)
             if not isinstance(self._types.get(type_id), StructType) and self._uint() != 0:
@@ -154,7 +154,7 @@ class Decoder:
         defined = self._types.get(type_id)
         if defined is None:
             return next((basic.go for basic in BASICS if basic.id == type_id), "unknown type")
-        if defined.name or depth > 2:  # noqa: PLR2004  (deep enough for a message)
+        if defined.name or depth > 2:
             return defined.name
         if isinstance(defined, StructType):
             fields = "".join(
@@ -173,7 +173,7 @@ class Decoder:
 
     def _check_known(self, type_id: int) -> None:
         if type_id not in self._types and type_id not in self._basics and type_id != INTERFACE.id:
-            raise GobError("gob: bad data: undefined type " + str(type_id))
+            raise GobError("gob: unknown type id or corrupted data")
 
     def _define(self, type_id: int) -> None:
         if type_id < FIRST_USER_ID or type_id in self._types:
@@ -213,7 +213,7 @@ class Decoder:
             return self._bytes()
         if type_id == INTERFACE.id:
             return self._interface(depth + 1)
-        raise GobError("gob: bad data: undefined type " + str(type_id))
+        raise GobError("gob: unknown type id or corrupted data")
 
     def _struct(self, defined: StructType, depth: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -280,8 +280,9 @@ class Decoder:
     def _count(self) -> int:
         """A count of what follows: each takes a byte at the least."""
         count = self._uint()
-        if count > len(self._data) - self._at:
-            raise GobError(f"gob: length of data exceeds input size ({count} bytes)")
+        left = len(self._data) - self._at
+        if count > left:
+            raise GobError(f"gob: invalid data length {count}: exceeds input size {left}")
         return count
 
     def _bool(self) -> bool:

@@ -77,7 +77,7 @@ class Messages:
             size, begin = head
             if size > self._bytes_max:
                 if size > self._swallow_max:
-                    raise GobError(f"gob: message of {size} bytes is too big")
+                    raise GobError("invalid message length")
                 have = len(held) - begin
                 if have < size:
                     self._size, self._swallowing = size, size - have
