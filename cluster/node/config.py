@@ -40,6 +40,7 @@ FRONTS = (
 """Names of the compatible fronts, as in `front_NAME`."""
 ROOM_KEYS_MAX = 16
 REQUIRED = dataclasses.MISSING
+COLUMN_TYPES = ("bigint", "integer", "text", "boolean", "json", "jsonb")
 
 # Variables of ours that are no settings of a node: the command line's and those `coterie lock`
 # gives to its command.
@@ -217,6 +218,21 @@ def parse_count(raw: object) -> int:
     if value < 0:
         raise ValueError("is negative; use 0 or more")
     return value
+
+
+def parse_columns(raw: object) -> str:
+    """Columns as in `CREATE TYPE … AS (id bigint, data text)`; `id` must be one of them."""
+    cure = f'use e.g. "id bigint, data text"; types are {", ".join(COLUMN_TYPES)}'
+    if not _is_text(raw):
+        raise ValueError(f"is no list of columns; {cure}")
+    columns = [" ".join(part.lower().split()).partition(" ") for part in raw.split(",")]
+    for name, _, kind in columns:
+        if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", name) or kind not in COLUMN_TYPES:
+            raise ValueError(f'has a column "{name} {kind}" that cannot be; {cure}')
+    names = [name for name, _, _ in columns]
+    if "id" not in names or len(set(names)) < len(names):
+        raise ValueError(f"needs a column id, and each name once; {cure}")
+    return ", ".join(f"{name} {kind}" for name, _, kind in columns)
 
 
 def parse_switch(raw: object) -> bool:
@@ -475,6 +491,12 @@ class Config:
         default=None,
         metadata=about(
             parse_address, "HOST:PORT", "where the same functions are served to Postgres drivers"
+        ),
+    )
+    front_postgres_columns: str = field(
+        default="id bigint, data text",
+        metadata=about(
+            parse_columns, "NAME TYPE,…", "columns of the tasks that get_work gives (session_task)"
         ),
     )
     heartbeat_ms: int = field(

@@ -136,6 +136,15 @@ def _check_texts(command: Command) -> None:
             _check_text(name)
 
 
+def is_name(text: str) -> bool:
+    """Whether a command can carry it as a name of something."""
+    try:
+        _check_text(text)
+    except (WireError, UnicodeEncodeError):
+        return False
+    return 0 < len(text) <= limits.NAME_BYTES_MAX
+
+
 def _check_text(name: str) -> None:
     if name.isascii() and name.isprintable():
         return

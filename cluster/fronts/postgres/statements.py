@@ -1,0 +1,170 @@
+"""Statements: which types they take and give, and what becomes of them.
+
+RULE: knows statements and functions, no message. Types are found out once, when a statement is
+prepared: a cast says it, then what a function takes; what nothing says is text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from cluster.fronts.postgres import sql, values
+from cluster.fronts.postgres.failure import Failure
+from cluster.fronts.postgres.functions import Functions, Row, column_of
+from cluster.fronts.postgres.sql import WHAT_IS_UNDERSTOOD, Array, Call, Constant, From, Parameter
+from cluster.fronts.postgres.values import BY_NAME, INT4, INT8, TEXT, TYPES, UNKNOWN
+from cluster.fronts.postgres.wire import Column
+
+PARAMETERS_MAX: Final = 100
+
+
+class Prepared(NamedTuple):
+    """A prepared statement. `columns`: None where it gives no rows."""
+
+    statement: sql.Statement | None
+    types: tuple[int, ...]
+    columns: tuple[Column, ...] | None
+
+
+class Statements:
+    """Prepares statements and runs those that call functions."""
+
+    def __init__(self, functions: Functions):
+        self._functions = functions
+
+    def prepare(self, statement: sql.Statement | None, declared: Sequence[int]) -> Prepared:
+        """Find out the types of a statement's parameters and of its columns.
+
+        Raises:
+            Failure: it calls what is not there.
+        """
+        types = dict(enumerate(declared, 1))
+        columns: tuple[Column, ...] | None = None
+        if isinstance(statement, From):
+            columns = self._columns_of(statement)
+            self._type(statement.call, TEXT, types)
+        elif isinstance(statement, sql.Select):
+            for item in statement.items:
+                self._type(item.expression, TEXT, types)
+            columns = tuple(self._column_of(item, types) for item in statement.items)
+        elif isinstance(statement, sql.Show):
+            columns = (column_of(statement.name, TYPES[TEXT]),)
+        count = max(types, default=0)
+        if count > PARAMETERS_MAX:
+            raise Failure("54000", f"${count} is too many parameters: use at most {PARAMETERS_MAX}")
+        return Prepared(
+            statement, tuple(types.get(number) or TEXT for number in range(1, count + 1)), columns
+        )
+
+    def _columns_of(self, statement: From) -> tuple[Column, ...]:
+        call = statement.call
+        gives = self._functions.get(call.name, len(call.arguments)).gives
+        if statement.columns is None:
+            return gives
+        by_name = {column.name: column for column in gives}
+        for name, _ in statement.columns:
+            if name not in by_name:
+                raise Failure(
+                    "42703",
+                    f'column "{name}" does not exist',
+                    f"{call.name} gives {', '.join(by_name)}; front_postgres_columns sets that.",
+                )
+        return tuple(by_name[name]._replace(name=label) for name, label in statement.columns)
+
+    def _column_of(self, item: sql.Item, types: dict[int, int]) -> Column:
+        expression = item.expression
+        if isinstance(expression, Call):
+            function = self._functions.get(expression.name, len(expression.arguments))
+            if function.is_rows:
+                raise Failure(
+                    "0A000",
+                    f"{expression.name} gives rows of several columns",
+                    f"Use it in a FROM: SELECT * … {expression.name}(…).",
+                )
+            return function.gives[0]._replace(name=item.label)
+        if isinstance(expression, Array):
+            raise Failure("0A000", "an array cannot be selected here", WHAT_IS_UNDERSTOOD)
+        oid = TEXT
+        if isinstance(expression, Parameter):
+            oid = types.get(expression.number) or TEXT
+        elif isinstance(expression.value, bool):
+            oid = values.BOOL
+        elif isinstance(expression.value, int):
+            oid = INT4 if -(2**31) <= expression.value < 2**31 else INT8
+        if expression.cast is not None:
+            oid = _type_named(expression.cast)
+        return column_of(item.label, TYPES.get(oid, TYPES[TEXT]))
+
+    def _type(self, expression: Any, wanted: int, types: dict[int, int]) -> None:
+        """Note which types the parameters in an expression have."""
+        if isinstance(expression, Parameter):
+            oid = wanted if expression.cast is None else _type_named(expression.cast)
+            if not types.get(expression.number):
+                types[expression.number] = oid
+        elif isinstance(expression, Array):
+            for item in expression.items:
+                self._type(item, TEXT, types)
+        elif isinstance(expression, Call):
+            function = self._functions.get(expression.name, len(expression.arguments))
+            for argument, oid in zip(expression.arguments, function.takes, strict=False):
+                self._type(argument, oid, types)
+
+    async def rows(
+        self, statement: sql.Select | From, columns: Sequence[Column], arguments: tuple[Any, ...]
+    ) -> list[Row]:
+        """Run a statement.
+
+        Raises:
+            Failure, SessionGone, Full, CoterieError: as its functions do.
+        """
+        if isinstance(statement, From):
+            rows = await self._call(statement.call, arguments)
+            if statement.columns is None:
+                return list(rows)
+            call = statement.call
+            gives = self._functions.get(call.name, len(call.arguments)).gives
+            places = {column.name: place for place, column in enumerate(gives)}
+            chosen = [places[name] for name, _ in statement.columns]
+            return [tuple(row[place] for place in chosen) for row in rows]
+        cells: list[Any] = []
+        for item, column in zip(statement.items, columns, strict=True):
+            if isinstance(item.expression, Call):
+                cells.append((await self._call(item.expression, arguments))[0][0])
+            else:
+                cells.append(_value(item.expression, column.type, arguments))
+        return [cells]
+
+    async def _call(self, call: Call, arguments: tuple[Any, ...]) -> Sequence[Row]:
+        function = self._functions.get(call.name, len(call.arguments))
+        given = [
+            _value(argument, oid, arguments)
+            for argument, oid in zip(call.arguments, function.takes, strict=False)
+        ]
+        return await function.run(*given)
+
+
+def _type_named(name: str) -> int:
+    kind = BY_NAME.get(name)
+    if kind is None:
+        raise Failure("42704", f'type "{name}" does not exist')
+    return kind.oid
+
+
+def _value(expression: Any, oid: int, arguments: tuple[Any, ...]) -> Any:
+    """What an argument is, as the type asks for it.
+
+    Raises:
+        Failure: it is none of its type.
+    """
+    if isinstance(expression, Parameter):
+        value = arguments[expression.number - 1]
+    elif isinstance(expression, Array):
+        value = [_value(item, UNKNOWN, arguments) for item in expression.items]
+    elif isinstance(expression, Constant):
+        value = expression.value
+    else:
+        raise Failure("0A000", "a function in the place of an argument is not understood")
+    if isinstance(value, str) and oid not in {TEXT, UNKNOWN}:
+        return values.from_text(value, oid)
+    return value

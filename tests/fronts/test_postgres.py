@@ -1,0 +1,407 @@
+"""The PostgreSQL front, by a real driver (psycopg) and byte by byte."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import AsyncIterator
+
+import psycopg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from psycopg import errors, sql
+
+from cluster.errors import NoLeader, Timeout
+from cluster.fronts.postgres import wire
+from cluster.fronts.postgres.front import PostgresFront
+from cluster.fronts.postgres.functions import columns_in
+from tests.fronts.around import around
+from tests.gateway.local_node import LocalNode
+
+HOST = "127.0.0.1"
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    node: LocalNode | None = None, columns: str = "id bigint, data text"
+) -> AsyncIterator[PostgresFront]:
+    """A front over a machine of its own."""
+    front = PostgresFront(around(node or LocalNode()), columns_in(columns))
+    await front.start(HOST, 0)
+    try:
+        yield front
+    finally:
+        await front.stop(1.0)
+
+
+async def connected(
+    front: PostgresFront, *, database: str = "session-lock", autocommit: bool = True, **more: object
+) -> psycopg.AsyncConnection[tuple[object, ...]]:
+    """A connection of psycopg."""
+    host, port = front.addresses[0]
+    return await psycopg.AsyncConnection.connect(
+        host=host,
+        port=port,
+        user="worker",
+        dbname=database,
+        autocommit=autocommit,
+        sslmode="prefer",
+        **more,  # type: ignore[arg-type]
+    )
+
+
+async def one(connection: psycopg.AsyncConnection[tuple[object, ...]], text: str, *given: object):
+    """First value of the first row."""
+    cursor = await connection.execute(text, given or None)  # type: ignore[call-overload]
+    row = await cursor.fetchone()
+    assert row is not None
+    return row[0]
+
+
+class TestDriver:
+    @pytest.mark.parametrize("is_binary", [False, True])
+    async def test_the_five_functions(self, is_binary: bool) -> None:
+        """Sessions, work with data, finishing; text and binary results."""
+        async with serving() as front:
+            db = await connected(front)
+            session = await one(db, "SELECT start_session()")
+            assert isinstance(session, int)
+            await db.execute("SELECT add_tasks(%s, %s)", ([1, 2, 3], ["a", None, "ü"]))
+            cursor = db.cursor(binary=is_binary)
+            await cursor.execute("SELECT * FROM get_work(%s, %s)", (session, 2))
+            assert await cursor.fetchall() == [(1, "a"), (2, None)]
+            await db.execute("SELECT bump_session(%s)", (session,))
+            await db.execute("SELECT finish_tasks(%s)", ([1, 2],))
+            await cursor.execute("SELECT * FROM get_work(%s, NULL)", (session,))
+            assert await cursor.fetchall() == [(3, "ü")]
+            await db.execute("SELECT end_session(%s)", (session,))
+            await db.close()
+
+    async def test_a_dead_session_is_sl001(self) -> None:
+        """The code by which the Runner knows that it needs a new one."""
+        async with serving() as front:
+            db = await connected(front)
+            for text in ("SELECT bump_session(%s)", "SELECT * FROM get_work(%s, 1)"):
+                with pytest.raises(psycopg.Error) as raised:
+                    await db.execute(text, (4711,))
+                assert raised.value.sqlstate == "SL001"
+                assert raised.value.diag.message_primary == "Session not found."
+            assert await one(db, "SELECT 1") == 1
+            await db.close()
+
+    async def test_prepared_statements_are_used_again(self) -> None:
+        """Psycopg prepares what it sends often."""
+        async with serving() as front:
+            db = await connected(front)
+            session = await one(db, "SELECT start_session()")
+            for _ in range(12):
+                await db.execute("SELECT bump_session(%s)", (session,), prepare=True)
+            await db.close()
+
+    async def test_a_pipeline(self) -> None:
+        """Many statements before the first answer."""
+        async with serving() as front:
+            db = await connected(front)
+            session = await one(db, "SELECT start_session()")
+            async with db.pipeline():
+                cursors = [
+                    await db.execute("SELECT bump_session(%s)", (session,)) for _ in range(50)
+                ]
+            assert [await cursor.fetchone() for cursor in cursors] == [("",)] * 50
+            await db.close()
+
+    async def test_a_transaction_is_a_word(self) -> None:
+        """Commit and rollback are taken; what was done stays, and a warning says so."""
+        async with serving() as front:
+            db = await connected(front, autocommit=False)
+            notices: list[str] = []
+            db.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
+            session = await one(db, "SELECT start_session()")
+            await db.rollback()
+            assert "nothing is undone" in notices[0]
+            await db.execute("SELECT bump_session(%s)", (session,))
+            await db.commit()
+            with pytest.raises(psycopg.Error):
+                await db.execute("SELECT bump_session(%s)", (4711,))
+            with pytest.raises(errors.InFailedSqlTransaction):
+                await db.execute("SELECT start_session()")
+            await db.rollback()
+            async with db.transaction():
+                await db.execute("SELECT bump_session(%s)", (session,))
+            await db.close()
+
+    async def test_columns_are_those_of_the_setting(self) -> None:
+        """Fields of a JSON object, each with its type; a column of two names is chosen by name."""
+        columns = "id text, name text, tries integer, is_hot boolean, more json"
+        async with serving(columns=columns) as front:
+            db = await connected(front)
+            session = await one(db, "SELECT start_session()")
+            data = '{"name": "mail", "tries": 3, "is_hot": true, "more": {"a": [1]}}'
+            await db.execute("SELECT add_tasks(%s, %s)", (["t-1", "t-2"], [data, None]))
+            for is_binary in (False, True):
+                cursor = db.cursor(binary=is_binary)
+                await cursor.execute("SELECT * FROM get_work(%s, 5)", (session,))
+                assert await cursor.fetchall() == [
+                    ("t-1", "mail", 3, True, {"a": [1]}),
+                    ("t-2", None, None, None, None),
+                ]
+            await cursor.execute("SELECT w.tries AS n, id FROM get_work(%s, 5) AS w", (session,))
+            assert await cursor.fetchone() == (3, "t-1")
+            assert [column.name for column in cursor.description or ()] == ["n", "id"]
+            await db.execute("SELECT finish_tasks(%s)", (["t-1"],))
+            with pytest.raises(errors.UndefinedColumn, match="speed"):
+                await db.execute("SELECT speed FROM get_work(%s, 5)", (session,))
+            await db.execute("SELECT add_tasks(%s, %s)", (["t-3"], ["no object"]))
+            with pytest.raises(errors.InvalidParameterValue, match="JSON object") as raised:
+                await db.execute("SELECT * FROM get_work(%s, 5)", (session,))
+            assert "front_postgres_columns" in (raised.value.diag.message_hint or "")
+            await db.close()
+
+    async def test_an_id_that_is_no_number_says_which_setting_to_change(self) -> None:
+        """Columns are bigint as in the templates, unless told otherwise."""
+        async with serving() as front:
+            db = await connected(front)
+            session = await one(db, "SELECT start_session()")
+            await db.execute("SELECT add_tasks('{1,2}')")
+            with pytest.raises(errors.InvalidTextRepresentation, match="bigint"):
+                await db.execute("SELECT add_tasks('{x}')")
+            await db.execute("SELECT finish_tasks(ARRAY[1, 2]::bigint[])")
+            assert not (
+                await (await db.execute(f"SELECT * FROM get_work({session}, 1)")).fetchall()
+            )
+            await db.close()
+
+    async def test_databases_are_pools(self) -> None:
+        """Work of one is none of another."""
+        async with serving() as front:
+            mail, film = (
+                await connected(front, database="mail"),
+                await connected(front, database="film"),
+            )
+            await mail.execute("SELECT add_tasks('{7}')")
+            for db, found in ((film, 0), (mail, 1)):
+                session = await one(db, "SELECT start_session()")
+                rows = await (await db.execute(f"SELECT * FROM get_work({session}, 9)")).fetchall()
+                assert len(rows) == found
+                assert await one(db, "SELECT current_database()") in {"mail", "film"}
+                await db.close()
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "SELECT pg_catalog.version()",
+            "SELECT current_schema()",
+            "SHOW transaction isolation level",
+            "SHOW standard_conforming_strings",
+            "SET client_encoding TO 'UTF8'",
+            "SET SESSION application_name = 'x'",
+            "SELECT CAST('test plain returns' AS VARCHAR(60)) AS anon_1",
+            "SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL;",
+            "DISCARD ALL",
+            "DEALLOCATE ALL",
+            "BEGIN; SAVEPOINT a; RELEASE a; ROLLBACK TO SAVEPOINT a; COMMIT",
+            "",
+            "-- only a word",
+        ],
+    )
+    async def test_what_drivers_and_pools_say_beside(self, text: str) -> None:
+        """psycopg, SQLAlchemy, asyncpg, pgx, lib/pq on connecting and on giving back."""
+        async with serving() as front:
+            db = await connected(front)
+            await db.execute(sql.SQL(text))  # type: ignore[arg-type]
+            assert await one(db, "SELECT 1") == 1
+            await db.close()
+
+    @pytest.mark.parametrize(
+        ("text", "code"),
+        [
+            ("SELECT * FROM jobs", "42703"),
+            ("INSERT INTO tasks VALUES (1)", "0A000"),
+            ("SELECT start_session(", "42601"),
+            ("SELECT 'open", "42601"),
+            ("SELECT nothing()", "42883"),
+            ("SELECT bump_session()", "42883"),
+            ("SELECT bump_session('x')", "22P02"),
+            ("SELECT get_work(1, 2)", "0A000"),
+            ("SELECT 1::money", "42704"),
+            ("SELECT ((((((((((1))))))))))", "54001"),
+            ("SHOW nonsense", "42704"),
+            ("SET client_encoding TO 'LATIN1'", "22023"),
+            ("DEALLOCATE nobody", "26000"),
+            ("SELECT $1", "42P02"),
+        ],
+    )
+    async def test_what_is_not_understood_is_said_by_name(self, text: str, code: str) -> None:
+        """With an SQLSTATE, and the connection goes on."""
+        async with serving() as front:
+            db = await connected(front)
+            with pytest.raises(psycopg.Error) as raised:
+                await _simple(db, text)
+            assert raised.value.sqlstate == code
+            assert await one(db, "SELECT 1") == 1
+            await db.close()
+
+    async def test_without_a_leader_the_client_hears_the_truth(self) -> None:
+        """Definite and indefinite are told apart by their codes."""
+        node = LocalNode()
+        async with serving(node) as front:
+            db = await connected(front)
+            node.fail_with = Timeout("late")
+            with pytest.raises(psycopg.Error) as raised:
+                await one(db, "SELECT start_session()")
+            assert raised.value.sqlstate == "08007"
+            node.fail_with = NoLeader("nobody")
+            asking = asyncio.create_task(one(db, "SELECT start_session()"))
+            await asyncio.sleep(0)
+            node.fail_with = None
+            assert await asking
+            await db.close()
+
+    async def test_a_statement_can_be_cancelled(self) -> None:
+        """From another connection, as PostgreSQL does it."""
+        node = LocalNode()
+        async with serving(node) as front:
+            db = await connected(front)
+            node.is_silent = True
+            asking = asyncio.create_task(one(db, "SELECT start_session()"))
+            while not node.taken:
+                await asyncio.sleep(0)
+            await db.cancel_safe()
+            with pytest.raises(errors.QueryCanceled):
+                await asking
+            node.is_silent = False
+            assert await one(db, "SELECT 1") == 1
+            await db.close()
+
+    async def test_a_node_that_goes_says_goodbye(self) -> None:
+        """An idle connection is told; a pool connects to another node."""
+        async with serving() as front:
+            db = await connected(front)
+            front.drain()
+            with pytest.raises(psycopg.OperationalError):
+                await db.execute("SELECT 1")
+            await db.close()
+
+
+async def _simple(db: psycopg.AsyncConnection[tuple[object, ...]], text: str) -> None:
+    """By the simple protocol, which takes any text."""
+    cursor = psycopg.AsyncRawCursor(db)
+    await cursor.execute(text.encode())
+
+
+class TestBytes:
+    async def test_ssl_and_gss_are_declined(self) -> None:
+        """By one letter each; then the same connection goes on in the clear."""
+        async with serving() as front:
+            reader, writer = await asyncio.open_connection(*front.addresses[0])
+            for code in (wire.SSL_REQUEST, wire.GSS_REQUEST):
+                writer.write(struct.pack("!ii", 8, code))
+                assert await reader.readexactly(1) == b"N"
+            writer.write(_startup(user="u"))
+            assert (await reader.readexactly(9)) == wire.AUTHENTICATION_OK
+            writer.close()
+
+    async def test_a_newer_protocol_is_talked_down(self) -> None:
+        """3.2 and options of it: what is spoken is 3.0."""
+        async with serving() as front:
+            reader, writer = await asyncio.open_connection(*front.addresses[0])
+            writer.write(_startup(version=196_610, user="u", **{"_pq_.x": "1"}))
+            assert (await reader.readexactly(1)) == b"v"
+            writer.close()
+
+    @pytest.mark.parametrize(
+        ("data", "code"),
+        [
+            (struct.pack("!ii", 8, 131_072), "0A000"),
+            (struct.pack("!i", 3), "08P01"),
+            (struct.pack("!i", 20_000), "08P01"),
+            (struct.pack("!i", -1), "08P01"),
+            (struct.pack("!ii", 9, 196_608) + b"\0", "28000"),
+            (struct.pack("!ii", 10, 196_608) + b"u\0", "08P01"),
+        ],
+    )
+    async def test_a_bad_start_is_told_and_closed(self, data: bytes, code: str) -> None:
+        """FATAL, then the end."""
+        async with serving() as front:
+            reader, writer = await asyncio.open_connection(*front.addresses[0])
+            writer.write(data)
+            answer = await reader.read()
+            assert answer.startswith(b"E") and f"C{code}\0".encode() in answer
+            writer.close()
+
+    async def test_every_split_of_a_conversation_is_the_same(self) -> None:
+        """One byte at a time, and all at once."""
+        talk = _startup(user="u", database="d") + _talk()
+        async with serving() as front:
+            whole = await _said(front, [talk])
+            assert whole.count(b"SELECT 1\0") == 3
+            singles = await _said(front, [talk[at : at + 1] for at in range(len(talk))])
+            assert _without_key(singles) == _without_key(whole)
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.data())
+    def test_garbage_ends_one_connection_at_most(self, data: st.DataObject) -> None:
+        """Mutated conversations: an answer or an end, and the next client is served."""
+        talk = bytearray(_startup(user="u", database="d") + _talk())
+        for _ in range(data.draw(st.integers(1, 6))):
+            at = data.draw(st.integers(0, len(talk) - 1))
+            talk[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=6))
+
+        async def run() -> None:
+            async with serving() as front:
+                await _said(front, [bytes(talk)])
+                assert b"SELECT 1\0" in await _said(
+                    front, [_startup(user="u", database="d") + _talk()]
+                )
+
+        asyncio.run(run())
+
+
+def _startup(*, version: int = wire.PROTOCOL_3_0, **given: str) -> bytes:
+    body = b"".join(f"{name}\0{value}\0".encode() for name, value in given.items()) + b"\0"
+    return struct.pack("!ii", len(body) + 8, version) + body
+
+
+def _talk() -> bytes:
+    """A simple query, a prepared one with its portal read in two parts, an error, the end."""
+    parse = b"s\0SELECT $1::int4\0" + struct.pack("!hi", 1, 23)
+    bind = b"p\0s\0" + struct.pack("!hhhi4shh", 1, 1, 1, 4, b"\0\0\0\7", 1, 1)
+    return b"".join(
+        wire.message(kind, body)
+        for kind, body in (
+            (b"Q", b"SELECT 1\0"),
+            (b"P", parse),
+            (b"D", b"Ss\0"),
+            (b"B", bind),
+            (b"D", b"Pp\0"),
+            (b"E", b"p\0" + struct.pack("!i", 0)),
+            (b"C", b"Pp\0"),
+            (b"S", b""),
+            (b"P", b"\0SELEC\0" + struct.pack("!h", 0)),
+            (b"E", b"\0" + struct.pack("!i", 0)),
+            (b"S", b""),
+            (b"Q", b"SELECT 2 AS two\0"),
+            (b"X", b""),
+        )
+    )
+
+
+async def _said(front: PostgresFront, parts: list[bytes]) -> bytes:
+    reader, writer = await asyncio.open_connection(*front.addresses[0])
+    try:
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+        writer.write_eof()
+        return await reader.read()
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+def _without_key(answer: bytes) -> bytes:
+    at = answer.index(b"K\0\0\0\x0c")
+    return answer[:at] + answer[at + 13 :]
