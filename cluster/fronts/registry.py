@@ -14,7 +14,18 @@ from cluster.node.config import Config
 
 Make: TypeAlias = Callable[[Config, Surroundings], Front]
 
-MAKERS: Mapping[str, Make] = MappingProxyType({})
+
+def _goyaad(_: Config, surroundings: Surroundings) -> Front:
+    from cluster.fronts.goyaad.front import GoyaadFront
+
+    return GoyaadFront(surroundings)
+
+
+MAKERS: Mapping[str, Make] = MappingProxyType(
+    {
+        "goyaad": _goyaad,
+    }
+)
 """By the names of `Config.fronts`."""
 
 
