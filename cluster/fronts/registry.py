@@ -5,6 +5,7 @@ RULE: a table. A front's module is imported when it is switched on.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TypeAlias
@@ -15,15 +16,19 @@ from cluster.node.config import Config
 Make: TypeAlias = Callable[[Config, Surroundings], Front]
 
 
-def _goyaad(_: Config, surroundings: Surroundings) -> Front:
-    from cluster.fronts.goyaad.front import GoyaadFront
+def _by(module: str) -> Make:
+    """What the function `make` of a front's module makes."""
 
-    return GoyaadFront(surroundings)
+    def make(config: Config, surroundings: Surroundings) -> Front:
+        made: Front = importlib.import_module(module).make(config, surroundings)
+        return made
+
+    return make
 
 
 MAKERS: Mapping[str, Make] = MappingProxyType(
     {
-        "goyaad": _goyaad,
+        "goyaad": _by("cluster.fronts.goyaad.front"),
     }
 )
 """By the names of `Config.fronts`."""

@@ -53,6 +53,7 @@ from cluster.machine.commands.jobs import (
 from cluster.machine.jobs.tubes import RESERVED, STATES
 from cluster.machine.outcome.base import QueueFull
 from cluster.machine.outcome.jobs import Cancelled, DuplicateKey, JobInfo, JobPut, Reserved
+from cluster.node.config import Config
 
 TUBE: Final = "default"
 TIMED_OUT: Final = "No new jobs available in given timeout"
@@ -93,6 +94,11 @@ class CallError(Exception):
 
 class _Gone(Exception):
     """The client has gone."""
+
+
+def make(_: Config, surroundings: Surroundings) -> GoyaadFront:
+    """Make the front of one node; it has no settings but where it listens."""
+    return GoyaadFront(surroundings)
 
 
 class GoyaadFront:
