@@ -6,6 +6,7 @@ RULE: a table. A front's module is imported when it is switched on.
 from __future__ import annotations
 
 import importlib
+import importlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TypeAlias
@@ -28,6 +29,8 @@ def _by(module: str) -> Make:
 
 MAKERS: Mapping[str, Make] = MappingProxyType(
     {
+        "sync": _of("sync"),
+        "session-queue": _of("waitingroom"),
         "goyaad": _by("cluster.fronts.goyaad.front"),
     }
 )
