@@ -6,7 +6,6 @@ RULE: a table. A front's module is imported when it is switched on.
 from __future__ import annotations
 
 import importlib
-import importlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TypeAlias
@@ -29,8 +28,8 @@ def _by(module: str) -> Make:
 
 MAKERS: Mapping[str, Make] = MappingProxyType(
     {
-        "sync": _of("sync"),
-        "session-queue": _of("waitingroom"),
+        "sync": _by("cluster.fronts.sync"),
+        "session-queue": _by("cluster.fronts.waitingroom"),
         "goyaad": _by("cluster.fronts.goyaad.front"),
     }
 )
