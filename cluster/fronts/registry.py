@@ -16,11 +16,11 @@ from cluster.node.config import Config
 Make: TypeAlias = Callable[[Config, Surroundings], Front]
 
 
-def _by(module: str) -> Make:
-    """What the function `make` of a front's module makes."""
+def _of(module: str) -> Make:
+    """What the function `make` of a module of this room makes."""
 
     def make(config: Config, surroundings: Surroundings) -> Front:
-        made: Front = importlib.import_module(module).make(config, surroundings)
+        made: Front = importlib.import_module(f"cluster.fronts.{module}").make(config, surroundings)
         return made
 
     return make
@@ -30,7 +30,7 @@ MAKERS: Mapping[str, Make] = MappingProxyType(
     {
         "sync": _by("cluster.fronts.sync"),
         "session-queue": _by("cluster.fronts.waitingroom"),
-        "goyaad": _by("cluster.fronts.goyaad.front"),
+        "goyaad": _of("goyaad.front"),
     }
 )
 """By the names of `Config.fronts`."""
