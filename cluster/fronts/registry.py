@@ -28,8 +28,8 @@ def _of(module: str) -> Make:
 
 MAKERS: Mapping[str, Make] = MappingProxyType(
     {
-        "sync": _by("cluster.fronts.sync"),
-        "session-queue": _by("cluster.fronts.waitingroom"),
+        "sync": _of("sync"),
+        "session-queue": _of("waitingroom"),
         "goyaad": _of("goyaad.front"),
     }
 )
