@@ -31,6 +31,8 @@ MAKERS: Mapping[str, Make] = MappingProxyType(
         "sync": _of("sync"),
         "session-queue": _of("waitingroom"),
         "goyaad": _of("goyaad.front"),
+        "session-lock": _of("sessionlock.http"),
+        "postgres": _of("postgres.front"),
     }
 )
 """By the names of `Config.fronts`."""
