@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -104,7 +105,7 @@ async def test_bodies_that_are_none() -> None:
     async with calling() as call:
         status, answer = await call("bump_session", data=b"{")
         assert (status, answer["sqlstate"]) == (400, "22023")
-        status, answer = await call("finish_tasks", data=b" " * (BODY_BYTES_MAX + 1))
+        status, answer = await call("finish_tasks", data=io.BytesIO(b" " * (BODY_BYTES_MAX + 1)))
         assert (status, answer["sqlstate"]) == (413, "54000")
 
 

@@ -42,7 +42,7 @@ from cluster.wire.commands import is_name
 
 BODY_BYTES_MAX: Final = 4 * 1024 * 1024
 
-_BigInt = Annotated[int, msgspec.Meta(ge=-(2**63), lt=2**63)]
+_BigInt = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class _None(msgspec.Struct, forbid_unknown_fields=True):
