@@ -275,6 +275,20 @@ def parse_text(raw: object) -> str:
     return raw
 
 
+def parse_port(raw: object) -> Address:
+    """A port of every interface, which is what a server that is told nothing else listens on."""
+    if _is_text(raw) and re.fullmatch(r"[0-9]{1,5}", raw.strip()) and int(raw) <= 65_535:
+        return Address("0.0.0.0", int(raw))  # noqa: S104 - as the original does
+    raise ValueError("is no port; use a number up to 65535, e.g. 3000")
+
+
+def parse_seconds_ms(raw: object) -> int:
+    """A whole number of seconds, in milliseconds."""
+    if _is_text(raw) and re.fullmatch(r"[0-9]{1,9}", raw.strip()):
+        return int(raw) * 1000
+    raise ValueError("is no whole number of seconds; use digits, e.g. 30")
+
+
 def parse_url(raw: object) -> str:
     """Base URL that clients reach a node at; a bare `host:port` means http."""
     cure = "use e.g. http://node1.example:7101"
@@ -334,6 +348,28 @@ def about(
         is_hidden: never shown.
     """
     return {"setting": Setting("", parse, shape, meaning, flag, is_path, is_hidden)}
+
+
+class Borrowed(NamedTuple):
+    """A variable of another system that stands for a setting of ours where nobody gave that."""
+
+    variable: str
+    parse: Callable[[object], Any]
+
+
+SESSION_QUEUE: Mapping[str, Borrowed] = MappingProxyType(
+    {
+        "front_session_queue": Borrowed("PORT", parse_port),
+        "front_session_queue_size": Borrowed("WINDOW_SIZE", between(parse_count, 1, 10**9)),
+        "front_session_queue_interval_ms": Borrowed("WINDOW_INTERVAL", parse_seconds_ms),
+        "front_session_queue_active": Borrowed(
+            "ACTIVE_WINDOW_COUNT", between(parse_count, 1, 10**9)
+        ),
+        "front_session_queue_secret": Borrowed("JWT_SECRET", parse_text),
+    }
+)
+"""What session-queue is told by its environment. Of use where its front is switched on; that also
+its own port does, together with the three numbers that it never starts without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -684,8 +720,14 @@ def load(
 
     values: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
+    address = _given(_BY_KEY["front_session_queue"], flags, environ, table, file)
+    borrowed = _borrowed(environ, is_on=address is not None)
     for entry in SETTINGS:
         given = _given(entry, flags, environ, table, file)
+        parse = entry.parse
+        if given is None and (lent := borrowed.get(entry.key)) is not None:
+            parse = lent.parse
+            given = environ[lent.variable], Origin("environment", lent.variable)
         if given is None:
             origins[entry.key] = Origin("default")
             if DEFAULTS[entry.key] is REQUIRED:
@@ -694,7 +736,7 @@ def load(
         raw, origin = given
         origins[entry.key] = origin
         try:
-            value = entry.parse(raw)
+            value = parse(raw)
         except ValueError as error:
             shown = "its value" if entry.is_hidden else _quoted(raw)
             problems.append(f"{entry.key}: {shown} ({origin}) {error}")
@@ -855,6 +897,14 @@ def _given(
     if entry.key in table:
         return table[entry.key], Origin("file", str(file))
     return None
+
+
+def _borrowed(environ: Mapping[str, str], *, is_on: bool) -> dict[str, Borrowed]:
+    """By setting, the variables of session-queue that count."""
+    lent = {key: lent for key, lent in SESSION_QUEUE.items() if environ.get(lent.variable)}
+    # PORT alone means nothing: half of all programs are told one.
+    needed = (key for key in SESSION_QUEUE if key != "front_session_queue_secret")
+    return lent if is_on or all(key in lent for key in needed) else {}
 
 
 def _read_table(file: Path, problems: list[str]) -> dict[str, object]:

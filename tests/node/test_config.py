@@ -360,3 +360,76 @@ class TestShown:
             found.node = "other"  # type: ignore[misc]
         with pytest.raises(TypeError):
             found.peers["n9"] = Address("h", 1)  # type: ignore[index]
+
+
+class TestSessionQueue:
+    """The variables that session-queue itself is told by."""
+
+    OWN = {  # noqa: RUF012
+        "PORT": "3000",
+        "JWT_SECRET": "secret",
+        "WINDOW_SIZE": "7",
+        "WINDOW_INTERVAL": "45",
+        "ACTIVE_WINDOW_COUNT": "3",
+        "REDIS_ADDR": "redis:6379",
+    }
+
+    def test_its_whole_environment_switches_its_front_on(self) -> None:
+        """Where nothing of ours is said; and --print-config tells where each value is from."""
+        found = load(LEAST, self.OWN)
+        assert found.fronts == {"session-queue": Address("0.0.0.0", 3000)}
+        assert (found.front_session_queue_size, found.front_session_queue_active) == (7, 3)
+        assert found.front_session_queue_interval_ms == 45_000
+        assert found.front_session_queue_secret == "secret"
+        origins = {row.key: str(row.origin) for row in found.rows() if "session_queue" in row.key}
+        assert origins == {
+            "front_session_queue": "environment PORT",
+            "front_session_queue_size": "environment WINDOW_SIZE",
+            "front_session_queue_interval_ms": "environment WINDOW_INTERVAL",
+            "front_session_queue_active": "environment ACTIVE_WINDOW_COUNT",
+            "front_session_queue_secret": "environment JWT_SECRET",
+        }
+        assert "(hidden, 6 characters)" in {row.value for row in found.rows()}
+
+    @pytest.mark.parametrize("missing", ["PORT", "WINDOW_SIZE", "ACTIVE_WINDOW_COUNT"])
+    def test_a_part_of_it_means_nothing(self, missing: str) -> None:
+        """Half of all programs are told a PORT; bad values do not matter then either."""
+        environ = self.OWN | {"WINDOW_INTERVAL": "soon", missing: ""}
+        found = load(LEAST, environ)
+        assert found.fronts == {}
+        assert found.front_session_queue_size == 10
+
+    def test_ours_come_first(self, tmp_path: Path) -> None:
+        """A flag, our variable, the file; its own variables fill in the rest."""
+        file = write(tmp_path, "front_session_queue_active = 9")
+        ours = {"COTERIE_FRONT_SESSION_QUEUE_SIZE": "8"}
+        flags = {"front_session_queue": "127.0.0.1:0"}
+        environ = self.OWN | ours | {"WINDOW_SIZE": "junk", "PORT": "junk"}
+        found = load(LEAST | flags, environ, file=file)
+        assert found.fronts == {"session-queue": Address("127.0.0.1", 0)}
+        assert (found.front_session_queue_size, found.front_session_queue_active) == (8, 9)
+        assert found.front_session_queue_interval_ms == 45_000
+
+    @pytest.mark.parametrize(
+        ("variable", "value", "cure"),
+        [
+            ("PORT", "http", "is no port; use a number up to 65535"),
+            ("PORT", "65536", "is no port"),
+            ("WINDOW_SIZE", "ten", "is no whole number; use digits"),
+            ("WINDOW_SIZE", "0", "is out of range; use 1 to"),
+            ("WINDOW_INTERVAL", "30s", "is no whole number of seconds; use digits"),
+            ("ACTIVE_WINDOW_COUNT", "-1", "is no whole number"),
+        ],
+    )
+    def test_a_bad_value_names_its_variable_and_the_cure(
+        self, variable: str, value: str, cure: str
+    ) -> None:
+        """As session-queue does not start with one either."""
+        problem = problems_of({}, self.OWN | {variable: value})
+        assert f'"{value}" (environment {variable}) {cure}' in problem
+
+    def test_one_active_window_is_warned_of(self) -> None:
+        """The cliff edge, whoever said so."""
+        found = load(LEAST, self.OWN | {"ACTIVE_WINDOW_COUNT": "1"})
+        assert any("front_session_queue_active: with 1" in text for text in found.warnings)
+        assert not load(LEAST, self.OWN).warnings
