@@ -49,6 +49,7 @@ _MIXED: Final[tuple[type[Acting], ...]] = (
     Rooms,
     Jobs,
     Tasks,
+    Sessions,
     Watch,
 )
 
