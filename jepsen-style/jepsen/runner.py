@@ -449,10 +449,9 @@ def outages(lines: Sequence[Line]) -> list[float]:
         elif line.type is Type.INVOKE:
             if not line.f.endswith((".read", ".list", ".get")):
                 asked[line.process] = line
-        elif (start := asked.pop(line.process, None)) is not None and line.type is Type.OK:
-            if start.index > kill.index:
-                found.append(round((line.time_ns - kill.time_ns) / 1e6, 1))
-                kill = None
+        elif asked.pop(line.process, kill).index > kill.index and line.type is Type.OK:
+            found.append(round((line.time_ns - kill.time_ns) / 1e6, 1))
+            kill = None
     return found
 
 

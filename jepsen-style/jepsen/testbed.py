@@ -54,6 +54,9 @@ UNUSABLE: Final = 65
 FATAL: Final = 70
 CANNOT_LISTEN: Final = 71
 
+STOP_S: Final = 40.0
+"""A node stops within its drain timeout; this is far beyond."""
+
 _LOOK_S: Final = 1.5
 _WORDS_KEPT: Final = 400
 
@@ -282,18 +285,27 @@ class Testbed(LocalCluster):
 
     # What happens to processes.
 
-    async def kill9(self, *names: str) -> None:
-        """End these nodes by SIGKILL, all at once. Those that do not run are left alone."""
+    async def kill9(self, *names: str, children: bool = False) -> None:
+        """End these nodes by SIGKILL, all at once. Those that do not run are left alone.
+
+        Args:
+            children: theirs too, at the same moment; a child dies with its parent anyway, but a
+                little later.
+        """
         running = [name for name in names if name in self.running]
         for name in running:
             self.excuse(name, KILLED)
             self.paused.discard(name)
-            self.signal(name, signal.SIGKILL)
+            if children:
+                processes.signal_group(self.pid_of(name), signal.SIGKILL)
+            else:
+                self.signal(name, signal.SIGKILL)
         for name in running:
             await self.ended(name)
 
     async def terminate(self, name: str) -> int | None:
-        """Ask a node to stop, and wait until it has.
+        """Ask a node to stop, and wait until it has. One that does not is made to say where it
+        stands, and that it had to be is a crash.
 
         Returns:
             its return code; None where it did not run.
@@ -302,7 +314,12 @@ class Testbed(LocalCluster):
             return None
         self.resume(name)
         self.signal(name, signal.SIGTERM)
-        return await self.ended(name)
+        try:
+            async with asyncio.timeout(STOP_S):
+                return await self.ended(name)
+        except TimeoutError:
+            self.signal(name, signal.SIGABRT)
+            return await self.ended(name)
 
     def pause(self, *names: str) -> None:
         """Stop these nodes' clockwork: memory and connections stay, nothing moves."""
@@ -422,11 +439,13 @@ class Testbed(LocalCluster):
         """
         try:
             async with asyncio.timeout(within_s):
-                while (leader := await self.leader()) is None or leader == other_than:
+                while True:
+                    leader = await self.leader()
+                    if leader is not None and leader != other_than:
+                        return leader
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise NoLeaderError(f"nobody has led for {within_s:g} s") from None
-        return leader
 
     async def roles(self) -> tuple[str, list[str]]:
         """The leader, and the others by name. Where nobody leads, some node stands in for it."""
@@ -516,7 +535,7 @@ class Testbed(LocalCluster):
         (self.root / "logs").mkdir(parents=True, exist_ok=True)
         for name in self.members:
             file = self.root / "logs" / f"{name}.log"
-            self._logs[name] = file.open("a", encoding="utf-8")
+            self._logs[name] = file.open("a", encoding="utf-8", buffering=1)
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, force_close=True),
             timeout=aiohttp.ClientTimeout(total=_LOOK_S),
@@ -556,6 +575,8 @@ class Testbed(LocalCluster):
         """Of a node: no settings of ours, the place we were imported from, what is preloaded."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("COTERIE_")}
         places = [str(Path(cluster.__file__).parents[1]), *filter(None, [kept.get("PYTHONPATH")])]
+        # SIGABRT makes it write where every thread stands.
+        kept["PYTHONFAULTHANDLER"] = "1"
         kept["PYTHONPATH"] = os.pathsep.join(places)
         preloaded = []
         if self.faketime is not None:
