@@ -1,0 +1,134 @@
+"""Queries, forms and paths as Go's net/url reads them, and whole numbers as strconv does.
+
+RULE: texts in, values out, no I/O. Bytes that are no UTF-8 travel as Python's surrogates.
+"""
+
+from __future__ import annotations
+
+import email.parser
+import email.policy
+import re
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_ATOI = re.compile(r"[+-]?[0-9]+")
+
+# net/url, shouldEscape and validEncoded of a path.
+_UNRESERVED = "A-Za-z0-9\\-_.~"
+_ESCAPED_IN_PATH = re.compile(rf"[^{_UNRESERVED}$&+,/:;=@]")
+_VALID_PATH = re.compile(rf"[{_UNRESERVED}!$&'()*+,;=:@\[\]/%]*")
+
+INT_MAX: Final = 2**63 - 1
+INT_MIN: Final = -(2**63)
+
+PAIRS_MAX: Final = 10_000
+"""Of one query; the rest is not looked at."""
+
+
+class BadEscape(ValueError):
+    """A percent sign that is followed by no two hexadecimal digits."""
+
+
+def unescape(text: str, *, plus_is_blank: bool = False) -> str:
+    """Take percent escapes away.
+
+    Raises:
+        BadEscape: there is one that is none.
+    """
+    if plus_is_blank:
+        text = text.replace("+", " ")
+    if "%" not in text:
+        return text
+    if _BAD_ESCAPE.search(text):
+        raise BadEscape(text)
+    data = unquote_to_bytes(text.encode("utf-8", "surrogateescape"))
+    return data.decode("utf-8", "surrogateescape")
+
+
+def escape_path(path: str) -> str:
+    """Percent-encode a path."""
+    return _ESCAPED_IN_PATH.sub(lambda found: escaped(found[0], keep=""), path)
+
+
+def escaped(text: str, *, keep: str) -> str:
+    """Percent-encode every byte of a text but of those letters."""
+    return "".join(
+        letter
+        if letter in keep
+        else "".join(f"%{byte:02X}" for byte in letter.encode("utf-8", "surrogateescape"))
+        for letter in text
+    )
+
+
+def escaped_path(raw_path: str, path: str) -> str:
+    """URL.EscapedPath: the path as it came where that is a proper encoding, else encoded anew."""
+    return raw_path if _VALID_PATH.fullmatch(raw_path) else escape_path(path)
+
+
+def clean_path(path: str) -> str:
+    """Shortest equal path: no doubled slashes, no dots; a slash at its end stays."""
+    kept: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            del kept[-1:]
+        elif part not in {"", "."}:
+            kept.append(part)
+    cleaned = "/" + "/".join(kept)
+    return cleaned + "/" if path.endswith("/") and cleaned != "/" else cleaned
+
+
+def parse(query: str) -> dict[str, list[str]]:
+    """All parameters, leaving out what Go leaves out: broken escapes, and semicolons."""
+    found: dict[str, list[str]] = {}
+    for pair in query.split("&", PAIRS_MAX)[:PAIRS_MAX]:
+        if not pair or ";" in pair:
+            continue
+        name, _, value = pair.partition("=")
+        try:
+            name = unescape(name, plus_is_blank=True)
+            value = unescape(value, plus_is_blank=True)
+        except BadEscape:
+            continue
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def first(found: dict[str, list[str]], name: str) -> str:
+    """First value of a parameter; "" where there is none."""
+    values = found.get(name)
+    return values[0] if values else ""
+
+
+def atoi(text: str) -> int | None:
+    """strconv.Atoi: a decimal number of 64 bits with or without a sign; None for all else."""
+    if len(text) > 100 or not _ATOI.fullmatch(text):
+        return None
+    number = int(text)
+    return number if INT_MIN <= number <= INT_MAX else None
+
+
+def is_form(content_type: str) -> bool:
+    """It says that the body is a form like a query."""
+    return content_type.partition(";")[0].strip().lower() == "application/x-www-form-urlencoded"
+
+
+def is_multipart(content_type: str) -> bool:
+    """It says that the body is a form in parts."""
+    return content_type.partition(";")[0].strip().lower() == "multipart/form-data"
+
+
+def parse_multipart(content_type: str, body: bytes) -> dict[str, list[str]]:
+    """The values of a form in parts; files are left out."""
+    head = f"Content-Type: {content_type}\r\n\r\n".encode("utf-8", "replace")
+    message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + body)
+    found: dict[str, list[str]] = {}
+    if not message.is_multipart():
+        return found
+    for part in message.iter_parts():
+        name = part.get_param("name", header="content-disposition")
+        if isinstance(name, str) and part.get_filename() is None:
+            data = part.get_payload(decode=True)
+            if isinstance(data, bytes):
+                found.setdefault(name, []).append(data.decode("utf-8", "surrogateescape"))
+    return found

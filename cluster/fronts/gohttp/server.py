@@ -1,0 +1,364 @@
+"""An HTTP/1.1 server that behaves as Go's does, over aiohttp's low-level one.
+
+RULE: connections, limits and lifetime; what a request means is the handler's business.
+
+Differences that clients of Go's server can see: heads are limited to 8 KiB a line instead of 1 MiB in
+all; a body may take a minute; a connection at rest is closed only when there are too many, the one
+that has rested longest first, and when the server ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from typing import Final, TypeAlias, cast
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import RequestHandler
+from multidict import CIMultiDict
+
+from cluster.errors import CoterieError
+from cluster.fronts.gohttp import queries
+from cluster.fronts.gohttp.exchange import (
+    TEXT,
+    Answer,
+    BodyBroken,
+    BodyTooLarge,
+    Request,
+    Serve,
+)
+
+CONNECTIONS_MAX: Final = 16_384
+BODY_TIMEOUT_S: Final = 60.0
+LINGER_S: Final = 2.0
+_NEVER_S: Final = 10 * 365 * 86_400.0
+
+_BaseServer: TypeAlias = web.Server
+_log = structlog.get_logger("cluster.fronts")
+
+
+class GoServer:
+    """Serves HTTP until it is stopped.
+
+    A handler that raises a `CoterieError`, or anything else, has no answer: the connection is cut,
+    which clients of Go's servers take for what it is, while an error's status may end them.
+
+    Args:
+        name: in the log.
+        serve: answers each request; cancelled when its client goes away.
+        connections_max: open at once. One more costs the connection that has rested longest, or is
+            closed unread when none rests.
+        waits: requests may take long: a client that closes its side, even by half, is gone, as for
+            Go's `Request.Context`. Otherwise it still gets its answers.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        serve: Serve,
+        *,
+        connections_max: int = CONNECTIONS_MAX,
+        waits: bool = False,
+    ):
+        self.name = name
+        self.refused = 0
+        self._serve = serve
+        self._connections_max = connections_max
+        self._waits = waits
+        self._server: _BaseServer | None = None
+        self._listening: list[asyncio.Server] = []
+        self._open: set[_Connection] = set()
+        # In order of how long they have rested: the first longest.
+        self._resting: dict[_Connection, None] = {}
+        self._is_draining = False
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Host and port of every socket it listens on."""
+        return [sock.getsockname()[:2] for server in self._listening for sock in server.sockets]
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
+    @property
+    def in_progress(self) -> int:
+        """Requests that have no answer yet."""
+        return sum(connection.is_busy for connection in self._open)
+
+    async def start(self, host: str, port: int, *, backlog: int = 1024) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the address is taken or not ours.
+        """
+        loop = asyncio.get_running_loop()
+        if self._server is None:
+            self._server = web.Server(self._handle, handler_cancellation=True, loop=loop)
+        self._listening.append(await loop.create_server(self._accept, host, port, backlog=backlog))
+
+    def drain(self) -> None:
+        """Take no new connections; answers from now on end theirs."""
+        self._is_draining = True
+        for listening in self._listening:
+            listening.close()
+
+    async def stop(self, grace_s: float) -> None:
+        """End: requests in progress have so long to be answered, then everything is closed."""
+        self.drain()
+        for connection in tuple(self._resting):
+            connection.force_close()
+        busy = [connection.until_closed() for connection in self._open if connection.is_busy]
+        if busy:
+            await asyncio.wait(busy, timeout=grace_s)
+        if self._server is not None:
+            for connection in tuple(self._open):
+                connection.abort()
+            await self._server.shutdown(0.0)
+            self._server = None
+
+    def _accept(self) -> asyncio.Protocol:
+        assert self._server is not None
+        if len(self._open) >= self._connections_max:
+            longest = next(iter(self._resting), None)
+            if longest is None:
+                self.refused += 1
+                return _Refusing()
+            self.closed(longest)
+            longest.force_close()
+        return _Connection(self, self._server, asyncio.get_running_loop(), waits=self._waits)
+
+    # What connections tell.
+
+    def opened(self, connection: _Connection) -> None:
+        """One more connection; it rests until it has sent a whole head."""
+        self._open.add(connection)
+        self._resting[connection] = None
+
+    def closed(self, connection: _Connection) -> None:
+        """One connection less; harmless when it was told before."""
+        self._open.discard(connection)
+        self._resting.pop(connection, None)
+
+    async def _handle(self, base: web.BaseRequest) -> web.StreamResponse:
+        connection = cast(_Connection, base.protocol)
+        self._resting.pop(connection, None)
+        try:
+            answer = await self._answer(base)
+        except asyncio.CancelledError:
+            raise
+        except (CoterieError, TimeoutError) as error:
+            _log.info("a request has no answer", front=self.name, reason=str(error))
+            connection.abort()
+            return web.Response()
+        except Exception:  # noqa: BLE001 - whatever it is, only this connection ends
+            _log.exception("a connection ended by an error of ours", front=self.name)
+            connection.abort()
+            return web.Response()
+        finally:
+            if connection in self._open:
+                self._resting[connection] = None
+        response = _Response(answer)
+        if answer.closes or self._is_draining or connection.is_at_end:
+            response.force_close()
+        return response
+
+    async def _answer(self, base: web.BaseRequest) -> Answer:
+        target, _, raw_query = base.raw_path.partition("?")
+        if target.startswith(("http://", "https://")):
+            _, slash, rest = target.partition("://")[2].partition("/")
+            target = slash + rest or "/"
+        if target == "*" and base.method == hdrs.METH_OPTIONS:
+            return Answer()
+        try:
+            path = queries.unescape(target)
+        except queries.BadEscape:
+            return _bad_request(400, "400 Bad Request")
+        request = Request(
+            method=base.method,
+            path=path,
+            raw_path=target,
+            raw_query=raw_query,
+            headers=cast("Mapping[str, str]", base.headers),
+            peer=cast(_Connection, base.protocol).peer,
+            read_body=_Body(base).read,
+        )
+        return await self._serve(request)
+
+
+class _Body:
+    """Reads a request's body, once."""
+
+    __slots__ = ("_base", "_whole")
+
+    def __init__(self, base: web.BaseRequest):
+        self._base = base
+        self._whole: bytes | None = None
+
+    async def read(self, most: int) -> bytes:
+        if self._whole is None:
+            self._whole = await self._read(most)
+        return self._whole
+
+    async def _read(self, most: int) -> bytes:
+        base = self._base
+        if not base.body_exists:
+            return b""
+        if base.content_length is not None and base.content_length > most:
+            raise BodyTooLarge
+        if base.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+            await base.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            # aiohttp takes a head to be sent once anything is.
+            base.writer.output_size = 0
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                while part := await base.content.readany():
+                    size += len(part)
+                    if size > most:
+                        raise BodyTooLarge
+                    parts.append(part)
+        except web.RequestPayloadError as error:
+            raise BodyBroken(str(error)) from None
+        return b"".join(parts)
+
+
+class _Connection(RequestHandler):
+    """aiohttp's view of a connection, with Go's words for what is no HTTP.
+
+    Attributes:
+        peer: address and port of the client.
+    """
+
+    __slots__ = ("_answered", "_closing", "_is_half_closed", "_owner", "_waits", "peer")
+
+    def __init__(
+        self,
+        owner: GoServer,
+        server: _BaseServer,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        waits: bool,
+    ):
+        super().__init__(
+            server,
+            loop=loop,
+            keepalive_timeout=_NEVER_S,
+            access_log=None,  # type: ignore[arg-type]  # none at all is what its own code looks for
+            auto_decompress=False,
+            lingering_time=LINGER_S,
+        )
+        self._owner = owner
+        self._waits = waits
+        self._closing: asyncio.Future[None] | None = None
+        self._answered = 0
+        self._is_half_closed = False
+        self.peer = ""
+
+    @property
+    def is_busy(self) -> bool:
+        """A request of it has no answer yet."""
+        return self._request_count > self._answered
+
+    @property
+    def is_at_end(self) -> bool:
+        """The client sends no more, and the present request is its last."""
+        return self._is_half_closed and not self._messages
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take note of it, and of who it is."""
+        name = transport.get_extra_info("peername")
+        if isinstance(name, tuple):
+            host = f"[{name[0]}]" if ":" in name[0] else name[0]
+            self.peer = f"{host}:{name[1]}"
+        self._owner.opened(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forget it."""
+        self._owner.closed(self)
+        if self._closing is not None and not self._closing.done():
+            self._closing.set_result(None)
+        super().connection_lost(exc)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # the base closes always
+        """The client sends no more; with nothing whole in progress that is the end."""
+        request = self._current_request
+        is_whole = request is None or request.content.is_eof()
+        if self._waits or not self.is_busy or not is_whole:
+            return None
+        self._is_half_closed = True
+        return True
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Write an answer; every request ends here, also one that was no HTTP."""
+        try:
+            return await super().finish_response(request, resp, start_time)
+        finally:
+            self._answered += 1
+
+    def abort(self) -> None:
+        """Cut it, whatever is in progress."""
+        transport = self.transport
+        self.force_close()
+        if transport is not None:
+            transport.abort()
+
+    def until_closed(self) -> asyncio.Future[None]:
+        """Return what is done when the connection is closed."""
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_future()
+        return self._closing
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what never reached a handler: a head that is no HTTP, or too large."""
+        if isinstance(exc, LineTooLong):
+            answer = _bad_request(431, "431 Request Header Fields Too Large")
+        else:
+            answer = _bad_request(400, "400 Bad Request")
+        response = _Response(answer)
+        response.force_close()
+        return response
+
+
+class _Response(web.Response):
+    """An answer without what aiohttp would add on its own."""
+
+    def __init__(self, answer: Answer):
+        super().__init__(
+            body=answer.body, status=answer.status, headers=CIMultiDict(answer.headers)
+        )
+        self._is_typed = hdrs.CONTENT_TYPE in self.headers
+
+    async def _prepare_headers(self) -> None:
+        await super()._prepare_headers()
+        # Go's server does not name itself, and guesses no type for what has none.
+        self.headers.popall(hdrs.SERVER, None)
+        if not self._is_typed:
+            self.headers.popall(hdrs.CONTENT_TYPE, None)
+
+
+class _Refusing(asyncio.Protocol):
+    """What a connection over the limit gets: the door."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Close it, unread."""
+        with contextlib.suppress(OSError):
+            cast(asyncio.Transport, transport).abort()
+
+
+def _bad_request(status: int, text: str) -> Answer:
+    return Answer(status, text.encode(), (("Content-Type", TEXT),), closes=True)
