@@ -230,15 +230,42 @@ def test_what_stands_alone_is_never_left_out() -> None:
 
 
 def test_faults_are_paired_by_name_and_value() -> None:
-    """Two kills of two nodes end in any order; what never ends has no end; an event is both."""
+    """Two kills of two nodes end in any order; what never ends has no end; the rest are remarks."""
     recorder = Recorder()
     for phase, node in (("begin", "n1"), ("begin", "n2"), ("end", "n1")):
         recorder.note(-1, Type.INFO, "kill", value={"phase": phase, "node": node})
-    recorder.note(-1, Type.INFO, "transfer", value={"to": "n3"})
-    first, second, event = figures.faults(recorder.lines)
+    recorder.note(-2, Type.INFO, "node.watched", value={"phase": "begin"})
+    recorder.note(-1, Type.INFO, "heal", value={"took_ms": 3})
+    first, second, remark = figures.faults(recorder.lines)
     assert (first.what, first.end_ns) == ({"node": "n1"}, recorder.lines[2].time_ns)
     assert second.what == {"node": "n2"} and second.end_ns is None
-    assert event.begin_ns == event.end_ns
+    assert remark.is_remark and remark.begin_ns == remark.end_ns
+    assert results.make(recorder.lines, [], facts_of()).faults_count == 2
+
+
+def test_what_observers_saw_is_part_of_a_counter_example() -> None:
+    """They do no operations: marks in a lane of their own, and lines in the table."""
+    recorder = Recorder()
+    for node in ("n1", "n2"):
+        recorder.note(-2, Type.INFO, "node.leads", node, {"term": 4})
+    text = html.page(recorder.lines, [reject("K14", "two lead", recorder.lines)], facts_of())
+    page = Page(text)
+    assert page.text.count("observer") == 3 and "term=4" in page.text
+    assert page.tags.count("circle") == 2
+
+
+def test_a_run_that_did_not_come_to_its_end_is_not_passed(tmp_path: Path) -> None:
+    """Whatever its checks say: the page, the figures, the index and JUnit all tell."""
+    facts = facts_of(trouble="n2 did not start: exit 65")
+    (tmp_path / "a").mkdir()
+    made = write_all(tmp_path / "a", a_history(1, 20), [accept("K1", "fine")], facts)
+    assert made.verdict == "undecided"
+    for file in (tmp_path / "a" / "report.html", index.write(tmp_path)):
+        assert facts.trouble in Page(file.read_text()).text
+    suite = ET.parse(tmp_path / "a" / "junit.xml").getroot().find("testsuite")
+    assert suite is not None and suite.get("errors") == "1" and suite.get("tests") == "2"
+    wrong = write_all(tmp_path / "a", [], [reject("K2", "no", [])], facts)
+    assert wrong.verdict == "violated"
 
 
 def test_a_history_that_was_cut_off_is_reported_all_the_same() -> None:

@@ -34,6 +34,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         leaders: in the order of time.
         outages_ms: every time without service that was measured, in the order it happened.
         counts: further figures to show, by name: {"leader kills": 12}.
+        trouble: why the run did not come to its end, whatever the checks say; empty when it did.
         notes: sentences a reader should see, such as allowances that the checks used.
     """
 
@@ -49,4 +50,5 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     leaders: tuple[Leader, ...] = ()
     outages_ms: tuple[float, ...] = ()
     counts: dict[str, int] = {}
+    trouble: str = ""
     notes: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ import msgspec
 
 from jepsen.history import Line, Type
 
+NEMESIS = -1
 OUTCOMES = (Type.OK, Type.FAIL, Type.INFO)
 
 
@@ -45,12 +46,14 @@ class Fault(msgspec.Struct, frozen=True):
         f: its kind: "kill", "partition".
         what: its arguments, without the phase.
         end_ns: None where it was never ended (or the run ended first).
+        is_remark: nothing was broken: the nemesis tells of something else, such as that all is healed.
     """
 
     f: str
     what: Any
     begin_ns: int
     end_ns: int | None
+    is_remark: bool = False
 
 
 class Quantiles(msgspec.Struct, frozen=True):
@@ -112,12 +115,13 @@ def spans(lines: Iterable[Line]) -> list[Span]:
 def faults(lines: Iterable[Line]) -> list[Fault]:
     """Pair the nemesis' lines by name and value, in order of their beginnings.
 
-    A line without a phase is an event: it begins and ends at once.
+    A line without a phase is a remark: it begins and ends at once. Observers (processes below -1)
+    break nothing.
     """
     open_ones: dict[tuple[str, str], list[int]] = {}
     found: list[Fault] = []
     for line in lines:
-        if line.process >= 0:
+        if line.process != NEMESIS:
             continue
         phase, what = _phase(line.value)
         name = (line.f, msgspec.json.encode(what, order="deterministic").decode())
@@ -128,7 +132,7 @@ def faults(lines: Iterable[Line]) -> list[Fault]:
             open_ones.setdefault(name, []).append(len(found))
             found.append(Fault(line.f, what, line.time_ns, None))
         else:
-            found.append(Fault(line.f, what, line.time_ns, line.time_ns))
+            found.append(Fault(line.f, what, line.time_ns, line.time_ns, is_remark=True))
     return found
 
 

@@ -59,7 +59,7 @@ def page(lines: Sequence[Line], verdicts: Sequence[Verdict], facts: Facts) -> st
         '<section><div class="tools"><h2>What happened</h2>',
         '<button id="whole" hidden>whole run</button></div>',
         f'<p class="hint" id="hint">{drawn}. Shaded: while a fault was on.</p>',
-        timeline.legend(names, faults, of),
+        timeline.legend(of),
         f'<div class="wide">{picture.svg}</div><div id="tip" hidden></div></section>',
         _outages(facts),
         _kinds(made),
@@ -104,7 +104,7 @@ def _head(made: Results, facts: Facts) -> str:
             count_of(made.operations),
             f"{count_of(made.ok)} ok, {count_of(made.fail)} fail, {count_of(made.info)} info",
         ),
-        ("faults", count_of(len(made.faults)), _kinds_of_faults(made.faults)),
+        ("faults", count_of(made.faults_count), _kinds_of_faults(made.faults)),
     ]
     if made.latency_ms.count:
         tiles.append(
@@ -129,6 +129,8 @@ def _head(made: Results, facts: Facts) -> str:
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>"
         for name, value, more in tiles
     )
+    trouble = f'<p class="trouble">The run did not come to its end: {escape(facts.trouble)}</p>'
+    trouble = trouble if facts.trouble else ""
     passed = sum(verdict.passed for verdict in made.checks)
     below = (
         f"{passed} of {len(made.checks)} checks passed" if made.checks else "nothing was checked"
@@ -138,7 +140,7 @@ def _head(made: Results, facts: Facts) -> str:
         f"<small>{below}</small></p>"
         f"<h1>{escape(facts.workload)} <span>under</span> {escape(facts.nemesis)}</h1>"
         f'<p class="sub">seed {facts.seed}{_after(date_of(facts.began))}{_after(facts.run)}</p>'
-        f'<dl class="tiles">{cells}</dl>'
+        f'{trouble}<dl class="tiles">{cells}</dl>'
         '<div class="replay"><span>again</span>'
         f"<code>{escape(facts.replay)}</code>"
         f'<button id="copy" hidden>copy</button></div></header>'
@@ -150,7 +152,7 @@ def _after(text: str) -> str:
 
 
 def _kinds_of_faults(faults: Sequence[Fault]) -> str:
-    names = list(dict.fromkeys(fault.f for fault in faults))
+    names = list(dict.fromkeys(fault.f for fault in faults if not fault.is_remark))
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 
@@ -180,6 +182,7 @@ def _counterexample(verdict: Verdict, by_line: dict[int, Span], faults: Sequence
     if not lines:
         return ""
     concerned = lanes.concerned(lines, by_line)
+    remarks = [line for line in lines if line.process < figures.NEMESIS]
     left_out = (
         f" The picture shows the last {lanes.SPANS_MAX} of {len(concerned)} operations."
         if len(concerned) > lanes.SPANS_MAX
@@ -196,7 +199,7 @@ def _counterexample(verdict: Verdict, by_line: dict[int, Span], faults: Sequence
     return (
         f'<div class="counter"><p class="hint">These cannot all be right.{left_out} '
         f'<a href="#timeline" data-from="{first:.3f}" data-to="{last:.3f}">show it in the '
-        f'timeline</a></p><div class="wide">{lanes.draw(concerned, faults)}</div>'
+        f'timeline</a></p><div class="wide">{lanes.draw(concerned, faults, remarks)}</div>'
         '<div class="wide"><table><thead><tr><th class="n">line</th><th class="n">time</th>'
         "<th>process</th><th>type</th><th>operation</th><th>key</th><th>value</th><th>node</th>"
         f"</tr></thead><tbody>{rows}</tbody></table></div>{more}</div>"
@@ -204,7 +207,7 @@ def _counterexample(verdict: Verdict, by_line: dict[int, Span], faults: Sequence
 
 
 def _line_row(line: Line) -> str:
-    who = "nemesis" if line.process < 0 else str(line.process)
+    who = lanes.WHO.get(line.process, str(line.process))
     value = " ".join(filter(None, (shown(line.value, VALUE_LENGTH_MAX), line.error)))
     return (
         f'<tr><td class="n">{line.index}</td><td class="n">{time_of(line.time_ns)}</td>'
@@ -220,7 +223,7 @@ def _outages(facts: Facts) -> str:
         return ""
     values = sorted(facts.outages_ms)
     spread = figures.quantiles(values)
-    width, height, left = 1056, 150, 92
+    width, height, left = timeline.PANE_WIDTH, 150, timeline.LEFT
     step = timeline.tick_step_ns(max(1, round(values[-1] * 1e6)))
     end_ms = (values[-1] * 1e6 // step + 1) * step / 1e6
     x = [value * width / end_ms for value in values]
@@ -305,11 +308,7 @@ def _faults(faults: Sequence[Fault], names: Sequence[str], last_ns: int) -> str:
     rows = []
     for number, fault in enumerate(faults[:FAULT_ROWS_MAX], 1):
         end_ns = last_ns if fault.end_ns is None else fault.end_ns
-        length = (
-            "at once"
-            if fault.end_ns == fault.begin_ns
-            else length_of((end_ns - fault.begin_ns) / 1e6)
-        )
+        length = "" if fault.is_remark else length_of((end_ns - fault.begin_ns) / 1e6)
         never = " (never ended)" if fault.end_ns is None else ""
         rows.append(
             f'<tr><td class="n">{number}</td><td><i class="key '

@@ -61,7 +61,7 @@ def page(folder: Path) -> str:
         counts = ", ".join(filter(None, (counts, f"{dead} without results")))
     length_ms = sum(made.length_ms for made in found)
     operations = sum(made.operations for made in found)
-    faults = sum(len(made.faults) for made in found)
+    faults = sum(made.faults_count for made in found)
     heads = "".join(
         f'<th class="n">{name}</th>'
         for name in ("checks", "length", "operations", "info", "faults", "leaders", "longest out")
@@ -81,6 +81,7 @@ def page(folder: Path) -> str:
 def _row(name: str, files: list[str], made: Results) -> str:
     facts = made.facts
     failed = [check.check for check in made.checks if not check.passed]
+    failed += [facts.trouble[:200]] if facts.trouble else []
     title = f"<small>{escape(', '.join(failed))}</small>" if failed else ""
     passed = sum(check.passed for check in made.checks)
     outage = length_of(made.outages_ms.max) if made.outages_ms.count else "–"
@@ -89,7 +90,7 @@ def _row(name: str, files: list[str], made: Results) -> str:
         length_of(made.length_ms),
         count_of(made.operations),
         count_of(made.info),
-        count_of(len(made.faults)),
+        count_of(made.faults_count),
         count_of(len(facts.leaders)),
         outage,
     )

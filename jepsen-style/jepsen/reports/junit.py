@@ -22,12 +22,14 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 def write(file: Path, verdicts: Sequence[Verdict], facts: Facts) -> None:
     """Write one suite of all checks."""
     failed = sum(not verdict.passed for verdict in verdicts)
+    errors = 1 if facts.trouble else 0
+    tests = len(verdicts) + errors
     suite = ET.Element(
         "testsuite",
         name=_plain(f"jepsen {facts.workload} {facts.nemesis}"),
-        tests=str(len(verdicts)),
+        tests=str(tests),
         failures=str(failed),
-        errors="0",
+        errors=str(errors),
         skipped="0",
         time=f"{facts.minutes * 60:.3f}",
     )
@@ -51,7 +53,11 @@ def write(file: Path, verdicts: Sequence[Verdict], facts: Facts) -> None:
             failure.text = _plain(_told(verdict, facts))
         else:
             ET.SubElement(case, "system-out").text = _plain(verdict.summary)
-    suites = ET.Element("testsuites", tests=str(len(verdicts)), failures=str(failed))
+    if facts.trouble:
+        # Not a check that failed: the run itself.
+        case = ET.SubElement(suite, "testcase", name="the run comes to its end", time="0")
+        ET.SubElement(case, "error", message=_plain(facts.trouble)).text = _plain(facts.replay)
+    suites = ET.Element("testsuites", tests=str(tests), failures=str(failed), errors=str(errors))
     suites.append(suite)
     ET.indent(suites)
     ET.ElementTree(suites).write(file, encoding="utf-8", xml_declaration=True)

@@ -14,10 +14,12 @@ from jepsen.reports.words import escape, shown, time_of
 
 SPANS_MAX = 24
 WIDTH = 1160
-LEFT = 92
+LEFT = 152
 HEAD = 34
 LANE = 44
 BAR = 20
+
+WHO = {-1: "nemesis", -2: "observer"}
 
 
 def concerned(lines: Sequence[Line], spans_by_line: dict[int, Span]) -> list[Span]:
@@ -40,14 +42,21 @@ def by_line(spans: Sequence[Span]) -> dict[int, Span]:
     return found
 
 
-def draw(spans: Sequence[Span], faults: Sequence[Fault]) -> str:
-    """Draw up to SPANS_MAX operations, the last ones; empty for none."""
+def draw(spans: Sequence[Span], faults: Sequence[Fault], remarks: Sequence[Line] = ()) -> str:
+    """Draw up to SPANS_MAX operations, the last ones; empty for none.
+
+    Args:
+        remarks: lines of observers, who do no operations: marks in a lane of their own.
+    """
     spans = spans[-SPANS_MAX:]
-    if not spans:
+    remarks = remarks[-SPANS_MAX:]
+    if not spans and not remarks:
         return ""
+    # (index, time_ns): the order is the history's.
     events = sorted(
-        line for span in spans for line in _indexed(span)
-    )  # (index, time_ns): the order is the history's
+        [event for span in spans for event in _indexed(span)]
+        + [(line.index, line.time_ns) for line in remarks]
+    )
     column = {index: place for place, (index, _) in enumerate(events)}
     step = (WIDTH - LEFT - 20) / (len(events) + 1)
     processes = list(dict.fromkeys(span.start.process for span in spans))
@@ -57,6 +66,9 @@ def draw(spans: Sequence[Span], faults: Sequence[Fault]) -> str:
     if relevant:
         parts.append(_fault_lane(relevant, events, step, top))
         top += 30
+    if remarks:
+        parts += _remarks(remarks, column, step, top)
+        top += LANE
     bottom = top + LANE * len(processes)
     for place, (_, ns) in enumerate(events):
         x = LEFT + step * (place + 0.5)
@@ -82,6 +94,25 @@ def draw(spans: Sequence[Span], faults: Sequence[Fault]) -> str:
         f'<svg class="swim" viewBox="0 0 {WIDTH} {bottom + 6}" role="img" '
         f'aria-label="The operations of the counter-example">{"".join(parts)}</svg>'
     )
+
+
+def _remarks(lines: Sequence[Line], column: dict[int, int], step: float, top: float) -> list[str]:
+    """A mark per line, its words above."""
+    who = escape(WHO.get(lines[0].process, lines[0].process))
+    parts = [f'<text class="side" x="{LEFT - 8}" y="{top + 27}" text-anchor="end">{who}</text>']
+    for place, line in enumerate(lines):
+        x = LEFT + step * (column[line.index] + 0.5)
+        following = lines[place + 1] if place + 1 < len(lines) else None
+        end = WIDTH - 12 if following is None else LEFT + step * (column[following.index] + 0.5)
+        words = " ".join(filter(None, (line.f, line.key, shown(line.value, 160))))
+        letters = max(3, int((end - x) / 6.4))
+        short = words if len(words) <= letters else f"{words[: letters - 1]}…"
+        parts.append(
+            f"<g><title>{escape(words)}</title>"
+            f'<text class="words" x="{x:.1f}" y="{top + 11}">{escape(short)}</text>'
+            f'<circle class="seen" cx="{x:.1f}" cy="{top + 26}" r="6"/></g>'
+        )
+    return parts
 
 
 def _indexed(span: Span) -> list[tuple[int, int]]:

@@ -45,10 +45,16 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     kinds: tuple[Kind, ...]
     faults: tuple[Fault, ...]
 
+    @property
+    def faults_count(self) -> int:
+        """How often something was broken."""
+        return sum(not fault.is_remark for fault in self.faults)
 
-def verdict_of(verdicts: Sequence[Verdict]) -> str:
-    """One word for a run: what was never checked is not passed."""
-    return WORDS[worst(verdicts) if verdicts else None]
+
+def verdict_of(verdicts: Sequence[Verdict], trouble: str = "") -> str:
+    """One word for a run: what was never checked, or did not come to its end, is not passed."""
+    word = WORDS[worst(verdicts) if verdicts else None]
+    return WORDS[None] if trouble and word == WORDS[True] else word
 
 
 def make(lines: Sequence[Line], verdicts: Sequence[Verdict], facts: Facts) -> Results:
@@ -58,7 +64,7 @@ def make(lines: Sequence[Line], verdicts: Sequence[Verdict], facts: Facts) -> Re
     answered = (span.latency_ns(0) / 1e6 for span in of if span.outcome is not Type.INFO)
     return Results(
         format=FORMAT,
-        verdict=verdict_of(verdicts),
+        verdict=verdict_of(verdicts, facts.trouble),
         facts=facts,
         checks=tuple(verdicts),
         length_ms=figures.length_ns(lines) // 10**6,

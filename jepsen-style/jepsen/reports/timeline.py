@@ -8,6 +8,7 @@ change of its viewBox. Dots are lines of no length with round ends, whose stroke
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -19,9 +20,11 @@ from jepsen.reports.figures import Fault, Span
 from jepsen.reports.words import count_of, escape, length_of, shown
 
 WIDTH = 1160
-LEFT = 92
-PANE_WIDTH = 1056
+LEFT = 152
+PANE_WIDTH = 996
 LANE = 18
+LANE_NARROW = 12
+LANES_WIDE_MAX = 14
 LEADER_HEIGHT = 22
 LATENCY_HEIGHT = 250
 RATE_HEIGHT = 110
@@ -67,7 +70,7 @@ def draw(of: Sequence[Span], faults: Sequence[Fault], facts: Facts, last_ns: int
 
     if names:
         parts.append(_fault_lanes(names, faults, scale, top))
-        top += len(names) * LANE + GAP
+        top += len(names) * _lane(names) + GAP
     if facts.leaders:
         parts.append(_leaders(facts, nodes, scale, top))
         top += LEADER_HEIGHT + GAP
@@ -138,20 +141,31 @@ def _extent(fault: Fault, scale: _Scale) -> tuple[float, float]:
     return left, max(round(right - left, 2), 1.5)
 
 
+def _lane(names: Sequence[str]) -> int:
+    """Height of a lane: many kinds of faults get less each."""
+    return LANE if len(names) <= LANES_WIDE_MAX else LANE_NARROW
+
+
 def _fault_lanes(names: list[str], faults: Iterable[Fault], scale: _Scale, top: float) -> str:
     bars = []
+    height = _lane(names)
+    counts = Counter(fault.f for fault in faults)
     for fault in faults:
         lane = names.index(fault.f)
         left, width = _extent(fault, scale)
         bars.append(
-            f'<rect class="{fault_class(names, fault.f)}" x="{left:g}" y="{lane * LANE + 3}" '
-            f'width="{width:g}" height="{LANE - 6}"/>'
+            f'<rect class="{fault_class(names, fault.f)}" x="{left:g}" y="{lane * height + height // 6}" '
+            f'width="{width:g}" height="{height - height // 3}"/>'
         )
     labels = [
-        _label(top + lane * LANE + 13, name if len(name) <= 14 else f"{name[:13]}…")
+        _label(
+            top + (lane + 0.5) * height + 4,
+            f"{name if len(name) <= 19 else f'{name[:18]}…'}  {counts[name]}",
+            name="side" if height == LANE else "side narrow",
+        )
         for lane, name in enumerate(names)
     ]
-    return _pane(top, len(names) * LANE, "".join(bars), name="lanes") + "".join(labels)
+    return _pane(top, len(names) * height, "".join(bars), name="lanes") + "".join(labels)
 
 
 def _bands(names: list[str], faults: Iterable[Fault], scale: _Scale) -> str:
@@ -326,8 +340,8 @@ def _points_data(points: Sequence[Span], last_ns: int) -> dict[str, object]:
     return {"at": ms, **columns, "texts": list(texts)}
 
 
-def legend(names: Sequence[str], faults: Sequence[Fault], spans: Sequence[Span]) -> str:
-    """The key to the colours, with how often each came."""
+def legend(spans: Sequence[Span]) -> str:
+    """The key to the colours of operations, with how often each came."""
     outcomes = {
         Type.OK: "ok: it happened",
         Type.FAIL: "fail: it did not",
@@ -338,11 +352,5 @@ def legend(names: Sequence[str], faults: Sequence[Fault], spans: Sequence[Span])
         count = sum(span.outcome is outcome for span in spans)
         entries.append(
             f'<li><i class="key {outcome}"></i>{escape(words)} <b>{count_of(count)}</b></li>'
-        )
-    for name in names:
-        count = sum(fault.f == name for fault in faults)
-        entries.append(
-            f'<li><i class="key {fault_class(names, name)}"></i>{escape(name)} '
-            f"<b>{count_of(count)}</b></li>"
         )
     return f'<ul class="legend">{"".join(entries)}</ul>'
