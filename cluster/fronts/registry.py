@@ -31,6 +31,7 @@ MAKERS: Mapping[str, Make] = MappingProxyType(
         "sync": _of("sync"),
         "session-queue": _of("waitingroom"),
         "goyaad": _of("goyaad.front"),
+        "beanstalkd": _of("beanstalkd.server"),
         "session-lock": _of("sessionlock.http"),
         "postgres": _of("postgres.front"),
     }
