@@ -133,6 +133,11 @@ class TestMistakes:
             ("log_format", "xml", "use one of auto, console, json"),
             ("advertise_http", "ftp://h", "is no URL"),
             ("advertise_http", "http://h/path", "is no URL"),
+            ("front_sync_strict", "maybe", "use on or off"),
+            ("front_postgres_columns", "data text", "needs a column id"),
+            ("front_postgres_columns", "id bigint, id text", "each name once"),
+            ("front_postgres_columns", "id money", '"id money" that cannot be'),
+            ("front_postgres_columns", 7, "no list of columns"),
         ],
     )
     def test_a_bad_value_names_key_origin_and_cure(self, key: str, raw: object, said: str) -> None:
@@ -315,6 +320,19 @@ class TestParsers:
     def test_sizes_are_read_as_people_write_them(self, raw: object, size: int) -> None:
         """Binary and decimal units, in any case of letters."""
         assert config.parse_bytes(raw) == size
+
+    def test_columns_are_read_as_sql_writes_them(self) -> None:
+        """In any case of letters and with any blanks."""
+        assert config.parse_columns(" ID  Bigint,data TEXT") == "id bigint, data text"
+
+    def test_a_switch_is_on_or_off(self) -> None:
+        """Or TOML's own."""
+        assert [config.parse_switch(raw) for raw in ("on", " OFF ", True, False)] == [
+            True,
+            False,
+            True,
+            False,
+        ]
 
     @given(
         st.one_of(

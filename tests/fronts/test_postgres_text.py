@@ -1,0 +1,185 @@
+"""SQL text and values of the PostgreSQL front, without a connection."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.fronts.postgres import values
+from cluster.fronts.postgres.failure import Failure
+from cluster.fronts.postgres.sql import (
+    Array,
+    Call,
+    Constant,
+    Control,
+    From,
+    Item,
+    Parameter,
+    Select,
+    Show,
+    parse,
+)
+from cluster.fronts.postgres.values import INT4, INT8, INT8S, TEXT, TEXTS
+from cluster.fronts.postgres.wire import Inbox, Malformed
+
+WORK = Call("get_work", (Parameter(1), Parameter(2)))
+
+
+class TestSql:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "SELECT * FROM get_work($1, $2)",
+            "select*from get_work($1,$2);",
+            '  SELECT * -- all\n FROM public."get_work"( $1 , /* cap */ $2 ) AS w ; ;',
+            "SELECT * FROM GET_WORK($1, $2) w",
+        ],
+    )
+    def test_one_statement_in_many_spellings(self, text: str) -> None:
+        """Case, space, comments, quotes, schemas and aliases do not matter."""
+        assert parse(text) == [From(WORK, None)]
+
+    def test_columns_by_name(self) -> None:
+        """With labels, qualified or not."""
+        assert parse('SELECT id, w.data AS "Body" FROM get_work($1, $2) w') == [
+            From(WORK, (("id", "id"), ("data", "Body")))
+        ]
+
+    def test_casts_say_types(self) -> None:
+        """In both notations; the innermost counts."""
+        for text in ("$1::int8[]", "CAST($1 AS int8[])", "($1::pg_catalog.int8[])::text"):
+            (statement,) = parse(f"SELECT finish_tasks({text})")
+            call = Call("finish_tasks", (Parameter(1, "int8[]"),))
+            assert statement == Select((Item(call, "finish_tasks"),))
+
+    def test_constants(self) -> None:
+        """Numbers, texts in two notations, truths, NULL, arrays."""
+        (statement,) = parse("SELECT f(-1, 'it''s', E'a\\'\\n', NULL, true, ARRAY[1, '2'])")
+        assert isinstance(statement, Select)
+        (item,) = statement.items
+        assert isinstance(item.expression, Call)
+        assert item.expression.arguments == (
+            Constant(-1),
+            Constant("it's"),
+            Constant("a'\n"),
+            Constant(None),
+            Constant(True),
+            Array((Constant(1), Constant("2"))),
+        )
+
+    def test_several_statements(self) -> None:
+        """Divided by semicolons, of which strings are no part."""
+        assert parse("BEGIN; SHOW a; SELECT ';'; COMMIT") == [
+            Control("BEGIN"),
+            Show("a"),
+            Select((Item(Constant(";"), "?column?"),)),
+            Control("COMMIT"),
+        ]
+
+    @given(st.text(max_size=60))
+    def test_any_text_is_read_or_refused(self, text: str) -> None:
+        """With an SQLSTATE, never with another error."""
+        try:
+            parse(f"SELECT {text}")
+        except Failure as failure:
+            assert len(failure.code) == 5
+
+    @given(st.lists(st.sampled_from([*"(),;.*=[]-+':\"$1aE ", "::", "select ", "from "])))
+    def test_any_tokens_are_read_or_refused(self, parts: list[str]) -> None:
+        """Statements that look like some."""
+        try:
+            parse("".join(parts))
+        except Failure as failure:
+            assert failure.code in {"42601", "42703", "42P02", "54001", "0A000"}
+
+
+class TestValues:
+    @pytest.mark.parametrize(
+        ("text", "items"),
+        [
+            ("{}", []),
+            ("{ }", []),
+            ("{1,2}", ["1", "2"]),
+            (' { "a b" , NULL,null,"NULL","" } ', ["a b", None, None, "NULL", ""]),
+            (r'{"a\"b\\",x\y}', ['a"b\\', "xy"]),
+        ],
+    )
+    def test_arrays_as_text(self, text: str, items: list[str | None]) -> None:
+        """As PostgreSQL takes them."""
+        assert values.array(text) == items
+
+    @pytest.mark.parametrize(
+        "text", ["", "1,2", "{", "{1", "{1,}", "{,}", '{"a}', '{"a"b}', "{{1}}"]
+    )
+    def test_what_is_no_array(self, text: str) -> None:
+        """22P02, as there."""
+        with pytest.raises(Failure, match="malformed array literal") as raised:
+            values.array(text)
+        assert raised.value.code == "22P02"
+
+    @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"))))
+    def test_a_quoted_array_comes_back(self, items: list[str]) -> None:
+        """Whatever is in it."""
+        quoted = ",".join(
+            '"' + item.replace("\\", "\\\\").replace('"', '\\"') + '"' for item in items
+        )
+        assert values.decode(f"{{{quoted}}}".encode(), TEXTS, is_binary=False) == items
+
+    @given(st.lists(st.none() | st.integers(-(2**63), 2**63 - 1), max_size=20))
+    def test_a_binary_array_comes_back(self, items: list[int | None]) -> None:
+        """With its NULLs."""
+        raw = struct.pack("!iiiii", 1, 1, INT8, len(items), 1) + b"".join(
+            b"\xff\xff\xff\xff" if item is None else struct.pack("!iq", 8, item) for item in items
+        )
+        assert values.decode(raw, INT8S, is_binary=True) == items
+        assert values.decode(struct.pack("!iii", 0, 0, INT8), INT8S, is_binary=True) == []
+
+    @given(st.binary(max_size=80), st.sampled_from([INT8S, TEXTS, INT4, INT8, TEXT, 1700, 3802]))
+    def test_any_bytes_are_a_value_or_refused(self, raw: bytes, oid: int) -> None:
+        """In both formats."""
+        for is_binary in (False, True):
+            try:
+                values.decode(raw, oid, is_binary=is_binary)
+            except Failure as failure:
+                assert failure.code in {"22P02", "22P03", "22021", "0A000"}
+
+    @pytest.mark.parametrize(
+        ("value", "oid", "text", "binary"),
+        [
+            (7, INT4, b"7", b"\0\0\0\7"),
+            ("-7", INT8, b"-7", b"\xff" * 7 + b"\xf9"),
+            (True, values.BOOL, b"t", b"\1"),
+            ("ü", TEXT, "ü".encode(), "ü".encode()),
+            ("{}", values.JSONB, b"{}", b"\1{}"),
+            ("", values.VOID, b"", b""),
+            (None, TEXT, None, None),
+        ],
+    )
+    def test_results(self, value: Any, oid: int, text: bytes, binary: bytes) -> None:
+        """In both formats."""
+        assert values.encode(value, oid, is_binary=False) == text
+        assert values.encode(value, oid, is_binary=True) == binary
+
+    def test_a_number_out_of_range(self) -> None:
+        """Of its column's type."""
+        with pytest.raises(Failure, match="out of range for type integer") as raised:
+            values.encode(2**31, INT4, is_binary=True)
+        assert raised.value.code == "22003"
+
+
+@given(st.lists(st.binary(max_size=30), max_size=6))
+def test_any_bytes_are_messages_or_malformed(parts: list[bytes]) -> None:
+    """However they are cut."""
+    inbox = Inbox()
+    inbox.started()
+    try:
+        for part in parts:
+            inbox.feed(part)
+            while (message := inbox.next()) is not None:
+                assert len(message.kind) == 1
+    except Malformed:
+        pass
