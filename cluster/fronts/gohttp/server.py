@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from typing import Final, TypeAlias, cast
 
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import LineTooLong
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from multidict import CIMultiDict
 
 from cluster.errors import CoterieError
@@ -206,8 +206,11 @@ class _Body:
 
     async def _read(self, most: int) -> bytes:
         base = self._base
+        connection = cast(_Connection, base.protocol)
         if not base.body_exists:
             return b""
+        if connection.is_over and not base.content.is_eof():
+            raise BodyBroken
         if base.content_length is not None and base.content_length > most:
             raise BodyTooLarge
         if base.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
@@ -233,9 +236,19 @@ class _Connection(RequestHandler):
 
     Attributes:
         peer: address and port of the client.
+        is_over: nothing more comes of what a body still lacks: the client sends no more, or what
+            it sent last is no HTTP.
     """
 
-    __slots__ = ("_answered", "_closing", "_is_half_closed", "_owner", "_waits", "peer")
+    __slots__ = (
+        "_answered",
+        "_closing",
+        "_is_half_closed",
+        "_owner",
+        "_waits",
+        "is_over",
+        "peer",
+    )
 
     def __init__(
         self,
@@ -258,6 +271,7 @@ class _Connection(RequestHandler):
         self._closing: asyncio.Future[None] | None = None
         self._answered = 0
         self._is_half_closed = False
+        self.is_over = False
         self.peer = ""
 
     @property
@@ -286,14 +300,25 @@ class _Connection(RequestHandler):
             self._closing.set_result(None)
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        """Parse; tell a body that the parser gave up, which aiohttp leaves waiting."""
+        super().data_received(data)
+        if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+            self._end_body()
+
     def eof_received(self) -> bool | None:  # type: ignore[override]  # the base closes always
-        """The client sends no more; with nothing whole in progress that is the end."""
-        request = self._current_request
-        is_whole = request is None or request.content.is_eof()
-        if self._waits or not self.is_busy or not is_whole:
+        """The client sends no more; with nothing in progress that is the end."""
+        if self._waits or not self.is_busy:
             return None
         self._is_half_closed = True
+        self._end_body()
         return True
+
+    def _end_body(self) -> None:
+        self.is_over = True
+        request = self._current_request
+        if request is not None and not request.content.is_eof():
+            request.content.set_exception(web.RequestPayloadError("the body has no end"))
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -331,6 +356,8 @@ class _Connection(RequestHandler):
             answer = _bad_request(400, "400 Bad Request")
         response = _Response(answer)
         response.force_close()
+        # What could not be read is taken for the oldest version; Go answers in its own.
+        request._version = HttpVersion11
         return response
 
 
