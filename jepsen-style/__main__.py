@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import os
 import shutil
 import signal
@@ -208,7 +207,10 @@ def _say(text: str) -> None:
 def _word(outcome: Outcome) -> str:
     if outcome.passed:
         return "passed"
-    return {1: "FAILED", 2: "NOT DONE"}[outcome.exit_code]
+    if outcome.exit_code == 2:
+        return "NOT DONE"
+    wrong = any(verdict.valid is False for verdict in outcome.verdicts)
+    return "FAILED" if wrong else "UNDECIDED"
 
 
 def _print(outcome: Outcome) -> None:
@@ -228,8 +230,7 @@ def _print(outcome: Outcome) -> None:
         faults = ", ".join(f"{name} {count}" for name, count in sorted(outcome.counts.items()))
         print(f"  faults: {faults}")
     _print_outages(outcome.outages_ms)
-    with contextlib.suppress(ValueError):
-        print(f"  report: {outcome.folder.relative_to(Path.cwd()) / 'report.html'}")
+    print(f"  report: {outcome.folder / 'report.html'}")
     print(f"  again:  {outcome.plan.replay}", flush=True)
 
 

@@ -400,12 +400,16 @@ def _judged(workload: Workload, lines: Sequence[Line]) -> list[Verdict]:
     """Every checker's answer, of the workload's and of those that every run has; one that fails
     has decided nothing.
     """
-    checkers = {checker.name: checker for checker in (*workload.checkers(), *_standing())}
     verdicts = []
-    for name, checker in checkers.items():
+    try:
+        asked = workload.checkers()
+    # A checker's own bug must not hide what the others say, here and below.
+    except Exception as error:  # noqa: BLE001
+        verdicts.append(undecided("checkers", f"they cannot be made: {_told(error)}"))
+        asked = ()
+    for name, checker in {one.name: one for one in (*asked, *_standing())}.items():
         try:
             verdicts.append(checker.check(lines))
-        # A checker's own bug must not hide what the others say.
         except Exception as error:  # noqa: BLE001
             verdicts.append(undecided(name, f"the checker failed: {_told(error)}"))
     return verdicts
