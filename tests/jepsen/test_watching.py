@@ -46,7 +46,7 @@ async def test_a_stream_comes_back_behind_what_it_heard() -> None:
     ]
     assert [line.value["after"] for line in lines if line.f == "watch.ask"] == [None, 9]
     assert [line.value for line in lines if line.f == "watch.event"] == [first, last]
-    assert [line.value["why"] for line in lines if line.f == "watch.end"] == ["bye", "stopped"]
+    assert [line.value["why"] for line in lines if line.f == "watch.end"] == ["ended", "stopped"]
     assert all(line.process < 0 and line.key == "s" for line in lines)
     assert "last-event-id" not in node.heads[0].lower()
     assert "last-event-id: 9" in node.heads[1].lower()
@@ -63,6 +63,17 @@ async def test_events_that_are_lost_are_said_to_be() -> None:
         told = [line.value for line in client.arena.recorder.lines if line.f == "watch.resync"]
     assert told == [lost]
     assert stream.last_id == 41
+
+
+async def test_a_goodbye_is_no_event() -> None:
+    """A node that leaves says so; the stream goes on elsewhere."""
+    leaving = sse(("open", 5, {"after": 5}), ("bye", None, {"why": "this node is leaving"}))
+    node = Scripted(leaving, sse(("open", 5, {}), ("granted", 6, {"token": 6})))
+    async with asking(n1=node) as client:
+        await Stream(client.links, 0, "s").follow(client.links, until=6)
+        lines = client.arena.recorder.lines
+    assert [line.value["why"] for line in lines if line.f == "watch.end"] == ["bye", "stopped"]
+    assert [line.value for line in lines if line.f == "watch.event"] == [{"token": 6}]
 
 
 async def test_a_stream_ends_with_the_run() -> None:

@@ -109,6 +109,8 @@ class Stream:
                             return "stopped"
                         event = step.result()
                         if event is None:
+                            return "ended"
+                        if event.what == "bye":
                             return "bye"
                         self._heard(event, node)
                         if until is not None and self.newest_token >= until:
