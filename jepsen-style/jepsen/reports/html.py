@@ -153,8 +153,8 @@ def _after(text: str) -> str:
 
 def _kinds_of_faults(faults: Sequence[Fault]) -> str:
     names = list(dict.fromkeys(fault.f for fault in faults if not fault.is_remark))
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return ", ".join(names[:2]) + more
 
 
 def _checks(verdicts: Sequence[Verdict], of: Sequence[Span], faults: Sequence[Fault]) -> str:
