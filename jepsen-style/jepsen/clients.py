@@ -240,6 +240,7 @@ class Client:
         at: str | None = None,
         retry_s: float = 0.0,
         patience_s: float = PATIENCE_S,
+        untold: Container[str] = (),
     ) -> Reply:
         """One operation, recorded.
 
@@ -251,6 +252,7 @@ class Client:
                 stays one operation. Only for reads, what has an Idempotency-Key, and what is
                 harmless twice.
             patience_s: how long one attempt may take, its wait apart.
+            untold: members of the answer that the history has no use for.
         """
         recorder = self.arena.recorder
         self.node = at or self.pick()
@@ -267,7 +269,7 @@ class Client:
             kind = Type.FAIL
         result = None
         if kind is not Type.INFO and isinstance(reply.body, dict):
-            result = dict(reply.body)
+            result = {name: part for name, part in reply.body.items() if name not in untold}
         if reply.is_ok:
             result = result or {}
             if reply.index is not None:
