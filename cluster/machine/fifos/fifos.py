@@ -136,9 +136,7 @@ class Fifos:
             return FifoCreated(name, *settings, is_new=False)
         fifo = Fifo(name, core.tokens.next(), settings, drops_tickets=command.drops_tickets)
         self._add(fifo)
-        if fifo.unused_destroy_ms:
-            fifo.deadline_ms = core.now_ms + fifo.unused_destroy_ms
-            core.deadlines.arm(FIFO_UNUSED, fifo.number, fifo)
+        self._use(fifo)
         core.events.append(Event("created", KIND, name))
         return FifoCreated(name, *settings, is_new=True)
 
@@ -419,15 +417,22 @@ class Fifos:
         for ticket in load_tickets(self._core, self._by_name, records, restoring):
             must(ticket.id not in self._tickets, "a ticket stands there twice")
             self._tickets[ticket.id] = ticket
+        for fifo in self:
+            is_watched = fifo.deadline_ms != DISARMED
+            must(is_watched or fifo.is_kept or not fifo.unused_destroy_ms, "a fifo has no deadline")
 
     def _add(self, fifo: Fifo) -> None:
         self._by_name[fifo.name] = fifo
         self._names.add(fifo.name)
 
     def _use(self, fifo: Fifo) -> None:
-        """Its time without use begins anew; the timer in the heap need not be touched."""
-        if fifo.deadline_ms != DISARMED:
-            fifo.deadline_ms = self._core.now_ms + fifo.unused_destroy_ms
+        """Its time without use begins anew, also when what kept it is gone: call it after that."""
+        is_armed = fifo.deadline_ms != DISARMED
+        if not fifo.unused_destroy_ms or (fifo.is_kept and not is_armed):
+            return
+        fifo.deadline_ms = self._core.now_ms + fifo.unused_destroy_ms
+        if not is_armed:
+            self._core.deadlines.arm(FIFO_UNUSED, fifo.number, fifo)
 
     def _notify(self, ticket: Ticket) -> None:
         """Its turn has come; somebody is to accept it in time."""
@@ -495,11 +500,8 @@ class Fifos:
         self._remove(clock.ticket, "not_done")
 
     def _unused(self, fifo: Fifo) -> None:
-        if fifo.is_kept:
-            # Look again.
-            fifo.deadline_ms = self._core.now_ms + fifo.unused_destroy_ms
-            self._core.deadlines.arm(FIFO_UNUSED, fifo.number, fifo)
-        else:
+        # One that is kept is looked at no more until it is not.
+        if not fifo.is_kept:
             self._destroy(fifo, "unused")
 
     def _eta(self, fifo: Fifo, position: int, now_ms: int) -> tuple[int | None, int]:

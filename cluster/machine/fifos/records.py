@@ -111,8 +111,12 @@ def load_fifos(core: Core, records: Iterable[FifoRecord], restoring: Restoring) 
         fifo.holds = Holds(record.holds, record.scaled, tuple(record.recent))
         fifo.deadline_ms = record.deadline_ms
         if record.unused_destroy_ms:
-            must(record.deadline_ms >= 0, "a fifo has no deadline")
-            core.deadlines.arm(FIFO_UNUSED, fifo.number, fifo)
+            # Whether one may be without a deadline its tickets tell.
+            must(
+                record.deadline_ms >= 0 or record.deadline_ms == DISARMED, "a fifo was due before 0"
+            )
+            if record.deadline_ms != DISARMED:
+                core.deadlines.arm(FIFO_UNUSED, fifo.number, fifo)
         else:
             must(record.deadline_ms == DISARMED, "a fifo has a deadline and no timeout")
         yield fifo

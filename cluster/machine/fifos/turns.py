@@ -95,8 +95,8 @@ class Fifo:
     Attributes:
         number: order among all fifos; the token at which it was made.
         drops_tickets: as in `CreateFifo`.
-        deadline_ms: when it is destroyed unless it is used before, or looked at again if it is
-            kept; DISARMED where it has no such timeout.
+        deadline_ms: when it is destroyed unless it is used before, or kept; DISARMED where it has
+            no such timeout, and perhaps while it is kept.
         places: how many of its tickets somebody waits on.
         queue: tickets by number; None until there was one.
         holds: from acceptance to end.
