@@ -43,7 +43,7 @@ class Told:
 
     Attributes:
         reserves: each with the token it gave.
-        listed: last listing of its tube that came after its put.
+        actions: everything that was asked of it by its id.
     """
 
     job: int
@@ -63,7 +63,7 @@ class Jobs:
     name = "K7 jobs"
 
     def check(self, lines: Sequence[Line]) -> Verdict:
-        made = [call for call in calls(lines)]
+        made = calls(lines)
         rates = Rates.of(lines)
         lives = Lives(lines, made, rates)
         complaints = Complaints(self.name)
