@@ -161,6 +161,8 @@ class Connection:
         if request.op:
             self._counts.ops[request.op] += 1
         if request.reply is not None:
+            if request.reply is replies.EXPECTED_CRLF:
+                self._become_producer()
             self._replies.append(request.reply)
             return
         try:
@@ -180,9 +182,7 @@ class Connection:
             await self._flush()
 
     async def _put(self, first: Request) -> None:
-        if not self._is_producer:
-            self._is_producer = True
-            self._counts.producers += 1
+        self._become_producer()
         puts, size = [first], len(first.body)
         while len(puts) < _PUTS_MAX and size < _PUT_BYTES_MAX:
             request = self._parser.next()
@@ -312,6 +312,11 @@ class Connection:
     def _got(self, one: Reservation) -> bytes:
         self._tokens[one.job] = one.token
         return replies.reserved(one.job, one.body)
+
+    def _become_producer(self) -> None:
+        if not self._is_producer:
+            self._is_producer = True
+            self._counts.producers += 1
 
     def _become_worker(self) -> None:
         if not self._is_worker:
