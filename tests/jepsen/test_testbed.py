@@ -1,0 +1,120 @@
+"""A cluster of real processes behind toxiproxy: it can be hurt, it heals, and it tells."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from jepsen.preload.disk import build
+from jepsen.testbed import FATAL, Testbed, View, Watch, opened
+from jepsen.toxiproxy import Server
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Of real processes on a machine that may be busy; nothing is measured by it.
+pytestmark = pytest.mark.timeout(600)
+on_the_bed = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def bed(
+    tmp_path_factory: pytest.TempPathFactory, toxiproxy_server: Server
+) -> AsyncIterator[Testbed]:
+    """The cluster of this module, with the disk shim where it can be built."""
+    shim = build(ROOT / ".tools")
+    equipment = {"shim"} if shim is not None else ()
+    folder = tmp_path_factory.mktemp("bed")
+    async with opened(folder, toxiproxy_server, slots=1, equipment=equipment, shim=shim) as bed:
+        yield bed
+        assert not bed.crashes, [str(end) for end in bed.crashes]
+        assert not bed.complaints
+        assert not bed.watch.torn_terms
+        assert not bed.watch.diverged
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> None:
+    """Its processes are the module's, and end with it."""
+
+
+@on_the_bed
+async def test_a_killed_leader_is_replaced_and_comes_back(bed: Testbed) -> None:
+    """Its end is explained, the others find a leader, and all nodes get to one state."""
+    await bed.heal()
+    await bed.until_served()
+    leader, _ = await bed.roles()
+    await bed.kill9(leader)
+    assert bed.ends[-1].node == leader
+    assert bed.ends[-1].returncode == -signal.SIGKILL
+    assert bed.ends[-1].expected
+    assert await bed.until_leader(other_than=leader) != leader
+    await bed.heal()
+    await bed.until_served()
+    views = await bed.until_level()
+    assert len({view.digest for view in views.values()}) == 1
+
+
+@on_the_bed
+async def test_a_cut_client_link_is_cut_and_mended(bed: Testbed) -> None:
+    """One slot does not reach one node; what was touched is mended again."""
+    await bed.heal()
+    await bed.until_served()
+    node = bed.names[0]
+    url = bed.slot_endpoints[node][0]
+    async with aiohttp.ClientSession() as http:
+        async with http.get(f"{url}/livez") as response:
+            assert response.status == 200
+        await bed.cut(bed.link_of(0, node))
+        with pytest.raises(aiohttp.ClientError):
+            await http.get(f"{url}/livez")
+        await bed.mend_all()
+        async with http.get(f"{url}/livez") as response:
+            assert response.status == 200
+
+
+@on_the_bed
+async def test_lost_power_and_a_failed_disk_are_survived(bed: Testbed) -> None:
+    """All nodes lose what was not synced, one is stopped by its disk, and everything serves again."""
+    if bed.shim is None:
+        pytest.skip("there is no C compiler")
+    await bed.heal()
+    await bed.until_served()
+    await bed.kill9(*bed.names, children=True)
+    for name in bed.names:
+        bed.disks[name].lose_power(random.Random(7))
+    await bed.start()
+    await bed.until_served()
+    leader, _ = await bed.roles()
+    bed.excuse(leader, FATAL)
+    bed.disks[leader].fail_syncs()
+    url = f"{bed.members[bed.names[0]].url}/v1/sessions"
+    # Its connection may be the one that breaks.
+    with contextlib.suppress(aiohttp.ClientError):
+        async with aiohttp.ClientSession() as http:
+            await http.post(url, json={"ttl": "1m"})
+    assert await bed.ended(leader) == FATAL
+    assert bed.disks[leader].counts["faults"] == 1
+    await bed.heal()
+    await bed.until_served()
+
+
+def test_the_watch_sees_two_leaders_of_a_term_and_states_that_differ() -> None:
+    """What nodes say of themselves is held against each other."""
+
+    def view(node: str, role: str, term: int, applied: int, digest: str) -> View:
+        return View(node, "n1", role, term, applied, applied, digest, ready=True)
+
+    watch = Watch()
+    watch.note(view("n1", "leader", 3, 10, "a"))
+    watch.note(view("n2", "follower", 3, 10, "a"))
+    watch.note(view("n1", "leader", 3, 11, "b"))
+    assert (watch.torn_terms, watch.diverged, watch.compared) == ({}, {}, 1)
+    watch.note(view("n2", "leader", 3, 11, "c"))
+    assert list(watch.torn_terms) == [3]
+    assert list(watch.diverged) == [11]
