@@ -32,7 +32,8 @@ alive for sure, so nothing that it holds can be judged.
 
 Time: a holder holds *for sure* from the moment it was told to the first of: its own request to give
 it back was sent; the session's close was sent; the last acknowledged renewal was *sent* longer ago
-than its TTL. All of one monotonic clock. `Allowance` says by how much a leader's clock may run fast.
+than its TTL. All of one monotonic clock. Where the nemesis changes the rate of nodes' monotonic clocks, its lines
+(with "clock" in `f`) tell the `rate`, and checkers allow for the widest; their notes say so.
 
 Who there is, each made without arguments (the allowances are keywords):
 

@@ -28,6 +28,10 @@ from jepsen.history import Line
 from jepsen.verdicts import Verdict
 
 
+TOLD = frozenset({"semaphore.acquire", "ticket.claim", "fifo.wait", "job.reserve", "task.work"})
+"""Calls besides those of locks whose answers have tokens of grants."""
+
+
 class MutualExclusion:
     """K2: one holder, or several sharers."""
 
@@ -211,6 +215,8 @@ def _tokens(made: Sequence[Call]) -> Iterator[Given]:
         for name, token, _ in grants(call):
             owner: tuple[str, ...] = ("lock", name, session)
             yield Given(("lock", name), owner, token, call, owner not in vague)
+        if call.f not in TOLD:
+            continue
         token = int(call.answer.get("token") or 0)
         ticket = str(call.answer.get("ticket") or call.value.get("ticket"))
         if call.f == "semaphore.acquire" and token:

@@ -159,7 +159,7 @@ class Waiters:
         pairs = seen = 0
         for read in made:
             room = read.f.partition(".")[0]
-            if not read.f.endswith(".read") or not read.is_ok or is_stale(read):
+            if read.f not in {"lock.read", "semaphore.read"} or not read.is_ok or is_stale(read):
                 continue
             for waiter in read.answer.get("waiters") or ():
                 seen += 1

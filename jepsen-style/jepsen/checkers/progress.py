@@ -115,6 +115,8 @@ def _queues(made: Sequence[Call], complaints: Complaints) -> int:
     for call in made:
         if not call.is_ok or is_stale(call):
             continue
+        if call.f not in {"lock.read", "semaphore.read"}:
+            continue
         waiters = call.answer.get("waiters") or []
         looked += bool(waiters)
         if call.f == "lock.read" and waiters and not call.answer.get("holders"):

@@ -186,7 +186,7 @@ def is_stale(call: Call) -> bool:
 class Rates:
     """How fast the monotonic clocks of nodes ran, against that of the clients.
 
-    Read from the nemesis' lines: a fault that changes the rate of a node's clock has a `rate`.
+    Read from the nemesis' lines: a fault with "clock" in its name tells the `rate` of that clock.
     """
 
     fastest: float = 1.0
@@ -198,7 +198,10 @@ class Rates:
         rates = [
             float(line.value["rate"])
             for line in lines
-            if line.process < 0 and isinstance(line.value, dict) and _is_rate(line.value)
+            if line.process < 0
+            and "clock" in line.f
+            and isinstance(line.value, dict)
+            and _is_rate(line.value)
         ]
         return cls(max([1.0, *rates]), min([1.0, *rates]))
 
