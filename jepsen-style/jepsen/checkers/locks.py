@@ -27,7 +27,6 @@ from jepsen.checkers.reading import Call, Complaints, Hold, Lives, Rates, calls,
 from jepsen.history import Line
 from jepsen.verdicts import Verdict
 
-
 TOLD = frozenset({"semaphore.acquire", "ticket.claim", "fifo.wait", "job.reserve", "task.work"})
 """Calls besides those of locks whose answers have tokens of grants."""
 

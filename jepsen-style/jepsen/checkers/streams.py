@@ -76,7 +76,7 @@ class Streams:
         if not heard:
             return undecided(self.name, f"{tell(len(by_stream), 'stream')} heard nothing")
         return complaints.verdict(
-            f"{tell(len(by_stream), 'stream')} in {tell(len(spans), 'stretch').replace('stretchs', 'stretches')} heard "
+            f"{tell(len(by_stream), 'stream')} in {tell(len(spans), 'span')} heard "
             f"{tell(heard, 'event')}, {len(known)} different ones; {compared} compared, "
             f"{tell(grants, 'acknowledged grant')} looked for"
         )
@@ -119,7 +119,7 @@ def _spans(stream: str, some: Sequence[Line], complaints: Complaints) -> list[Sp
                     f"{stream} was sent back to {value['index']}", last[1] if last else None, line
                 )
             now.upto = max(now.upto, int(value["index"]))
-        elif line.f == "watch.event":
+        elif line.f == "watch.event" and "index" in value:
             place = int(value["index"]), int(value["seq"])
             now = _begun(now, asked, stream, prefixes, spans, place[0] - 1)
             if last is not None and place <= last[0]:
