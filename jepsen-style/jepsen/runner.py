@@ -24,12 +24,15 @@ from typing import Final
 
 import cluster
 from jepsen import nemeses, reports, testbed, workloads
+from jepsen.checkers.hygiene import Hygiene
+from jepsen.checkers.progress import Progress
+from jepsen.checkers.replicas import Replicas
 from jepsen.history import Line, Recorder, Type
 from jepsen.nemeses.base import FACTS
 from jepsen.nemeses.kills import LeaderKills
 from jepsen.testbed import Testbed
 from jepsen.toxiproxy import Server
-from jepsen.verdicts import Checker, Verdict, accept, reject, undecided
+from jepsen.verdicts import Verdict, accept, reject, undecided
 from jepsen.workloads.base import Arena, Workload
 
 CALM_S: Final = 4.0
@@ -407,27 +410,14 @@ def _judged(workload: Workload, lines: Sequence[Line]) -> list[Verdict]:
     except Exception as error:  # noqa: BLE001
         verdicts.append(undecided("checkers", f"they cannot be made: {_told(error)}"))
         asked = ()
-    for name, checker in {one.name: one for one in (*asked, *_standing())}.items():
+    for name, checker in {
+        one.name: one for one in (*asked, Replicas(), Progress(), Hygiene())
+    }.items():
         try:
             verdicts.append(checker.check(lines))
         except Exception as error:  # noqa: BLE001
             verdicts.append(undecided(name, f"the checker failed: {_told(error)}"))
     return verdicts
-
-
-def _standing() -> list[Checker]:
-    import importlib
-
-    found = []
-    for module, name in (
-        ("replicas", "Replicas"),
-        ("progress", "Progress"),
-        ("hygiene", "Hygiene"),
-    ):
-        made = getattr(importlib.import_module(f"jepsen.checkers.{module}"), name, None)
-        if made:
-            found.append(made())
-    return found
 
 
 def outages(lines: Sequence[Line]) -> list[float]:
