@@ -7,6 +7,7 @@ import base64
 import hashlib
 import hmac
 import json
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,11 @@ from cluster.machine import limits
 from cluster.machine.commands.rooms import JoinRoom, RemoveRoom, SetRoom
 from cluster.machine.outcome.rooms import RoomInfo
 from cluster.node import config
+from cluster.node.clock import wall_ms
 from tests.fronts.asking import Asker, around, asking, until
 from tests.gateway.local_node import LocalNode
 from tests.gateway.solo_node import SoloNode
+from tests.tools import go_programs
 
 KEY = b"secret"
 NOW_S = 1_700_000_000
@@ -300,6 +303,24 @@ class TestTokens:
         assert jwt.get_unverified_header(VECTOR) == {"alg": "HS256", "typ": "JWT"}
         theirs = jwt.encode({"exp": NOW_S + 10_800, "iat": NOW_S, "sub": 10}, "secret")
         assert theirs == VECTOR
+
+    def test_golang_jwt_reads_ours_and_we_read_its(self) -> None:
+        """The library that the original uses, by a program of its users."""
+        program = go_programs.program("sync")
+
+        def said(*arguments: str) -> str:
+            ran = subprocess.run([program, *arguments], check=True, capture_output=True, text=True)
+            return ran.stdout.strip()
+
+        assert said("sign", "secret", "10", str(NOW_S)) == VECTOR
+        now_s = wall_ms() // 1000
+        assert said("verify", "secret", issue(12_345, now_s, KEY)) == "12345"
+        theirs = said("sign", "secret", "77", str(now_s))
+        assert theirs == issue(77, now_s, KEY)
+        assert verify(theirs, KEY, now_ms=wall_ms()) == 77
+        for bad in (issue(3, NOW_S, KEY), issue(3, now_s, b"other"), "nonsense"):
+            with pytest.raises(subprocess.CalledProcessError):
+                said("verify", "secret", bad)
 
     @given(
         position=st.integers(1, 2**63 - 1), now_s=st.integers(0, 2**40), key=st.binary(max_size=80)
