@@ -25,15 +25,18 @@ from jepsen import nemeses, runner, toxiproxy, workloads  # noqa: E402
 from jepsen.preload import clock, disk  # noqa: E402
 from jepsen.runner import Outcome, Plan, Tools  # noqa: E402
 
+from cluster.cli import processes  # noqa: E402
 from tests.tools import toxiproxy_server  # noqa: E402
 
 STORE = ROOT / "jepsen-style" / "store"
 
 # Each pair for so many seconds under faults: three minutes with starts, healing and checks.
-SMOKE_S = 8
+SMOKE_S = 9
 SMOKE: tuple[tuple[str, str], ...] = (
     ("locks", "kill-leader"),
+    ("fenced", "client-pause"),
     ("jobs", "network"),
+    ("watch", "processes"),
     ("mixed", "mixed"),
 )
 SOAK_MINUTES = 5.0
@@ -68,6 +71,8 @@ def main() -> int:
             print(f"{'!' * 100}\nnot on this machine, so without its faults: {missing}", flush=True)
         if options.soak:
             return asyncio.run(_stoppable(_soak(options, tools)))
+        if options.jobs > 1 and len(plans) > 1:
+            return asyncio.run(_stoppable(_side_by_side(plans, options.jobs)))
         return asyncio.run(_stoppable(_all(plans, tools)))
 
 
@@ -94,6 +99,28 @@ async def _all(plans: Sequence[Plan], tools: Tools) -> int:
             print(f"{_word(outcome):>10}  {outcome.plan.name}  {outcome.took_s:.0f} s")
     _print_outages([ms for outcome in outcomes for ms in outcome.outages_ms])
     return max((outcome.exit_code for outcome in outcomes), key=lambda code: (code == 1, code))
+
+
+async def _side_by_side(plans: Sequence[Plan], jobs: int) -> int:
+    """Every run in a process of its own, so many at a time; what each says is shown at its end."""
+    room = asyncio.Semaphore(jobs)
+
+    async def one(plan: Plan) -> int:
+        words = [*plan.replay.split()[2:], "--slots", str(plan.slots), "--out", str(plan.out)]
+        async with room:
+            child = await asyncio.create_subprocess_exec(
+                sys.executable,
+                str(Path(__file__).parent),
+                *words,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                preexec_fn=processes.dies_with_parent(),
+            )
+            said, _ = await child.communicate()
+        print(said.decode(errors="replace"), flush=True)
+        return child.returncode or 0
+
+    return max(await asyncio.gather(*map(one, plans)), key=lambda code: (code == 1, code))
 
 
 async def _soak(options: argparse.Namespace, tools: Tools) -> int:
@@ -147,6 +174,7 @@ def _options() -> argparse.Namespace:
     add("--nodes", type=int, choices=(3, 5), default=3)
     add("--slots", type=int, default=4, help="places of clients, each with links of its own")
     add("--kills", type=int, default=0, metavar="N", help="kill the leader N times, and measure")
+    add("--jobs", type=int, default=1, metavar="N", help="runs at a time, where there are several")
     add("--out", type=Path, default=STORE, metavar="FOLDER")
     add("--smoke", action="store_true", help="a fixed choice of short runs")
     add("--soak", type=float, default=0.0, metavar="HOURS", help="seed after seed")

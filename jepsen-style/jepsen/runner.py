@@ -45,6 +45,9 @@ SETTLE_S: Final = 300.0
 LOOK_EVERY_S: Final = 0.5
 ELECTION_MS: Final = 900
 
+HELD_MOST: Final = {"descriptors": (400, "open"), "memory": (700, "MiB")}
+"""Of a node at the end of a run: some ten times what it takes."""
+
 _QUIET: Final = frozenset({"node.digest"})
 
 
@@ -315,6 +318,7 @@ async def _under_load(
     for name, view in (await bed.until_level()).items():
         value = {"index": view.applied, "digest": view.digest, "final": True}
         recorder.note(FACTS, Type.INFO, "node.digest", name, value)
+    _tell_leaks(bed, recorder)
     # Stopped as asked: a node that cannot even do that is a crash.
     await asyncio.gather(*(bed.terminate(name) for name in bed.running))
 
@@ -367,6 +371,16 @@ def _tell_crashes(bed: Testbed, recorder: Recorder, told: int) -> int:
         value = {"exit": end.returncode, "log": [word[:500] for word in end.words]}
         recorder.note(FACTS, Type.INFO, "node.crash", end.node, value)
     return len(bed.crashes)
+
+
+def _tell_leaks(bed: Testbed, recorder: Recorder) -> None:
+    """Take down nodes that hold far more than a few clients can need."""
+    for name in bed.running:
+        for what, (most, unit) in HELD_MOST.items():
+            held = bed.holdings(name)[what]
+            if held > most:
+                value = {"what": f"{what} ({unit})", "from": most, "to": held}
+                recorder.note(FACTS, Type.INFO, "node.leak", name, value)
 
 
 def _last_facts(bed: Testbed, recorder: Recorder, notes: _Notes) -> None:

@@ -523,6 +523,17 @@ class Testbed(LocalCluster):
         except (aiohttp.ClientError, TimeoutError, OSError):
             return 0
 
+    def holdings(self, name: str) -> dict[str, int]:
+        """Open "descriptors" of a node's process, and its resident "memory" in MiB; zeros where the
+        kernel does not tell.
+        """
+        process = Path(f"/proc/{self.pid_of(name)}")
+        try:
+            resident = int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            return {"descriptors": len(list((process / "fd").iterdir())), "memory": resident >> 20}
+        except OSError:
+            return {"descriptors": 0, "memory": 0}
+
     def words(self, name: str) -> tuple[str, ...]:
         """What a node wrote last, oldest first."""
         return tuple(self._words[name])
