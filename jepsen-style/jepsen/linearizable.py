@@ -399,6 +399,8 @@ def judge(
     if figures.late:
         late = ", ".join(figures.late[:5])
         return undecided(check, f"{len(figures.late)} keys took more than {budget_s:g} s: {late}")
+    if not figures.operations:
+        return undecided(check, f"there was nothing to judge: {told}")
     return accept(check, told)
 
 

@@ -58,7 +58,8 @@ class FencedStore:
             else:
                 newest[write.key] = write
         return complaints.verdict(
-            f"{tell(len(writes), 'write')} to {tell(len(newest), 'item')}, {refused} refused"
+            f"{tell(len(writes), 'write')} to {tell(len(newest), 'item')}, {refused} refused",
+            seen=len(writes),
         )
 
 

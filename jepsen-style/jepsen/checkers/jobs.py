@@ -87,6 +87,7 @@ class Jobs:
             f"{tell(puts, 'acknowledged put')}, {tell(reserves, 'reservation')} of "
             f"{tell(len(jobs), 'job')}",
             str(rates),
+            seen=puts,
         )
 
 

@@ -54,7 +54,7 @@ class MutualExclusion:
         sure = sum(hold.is_sure for hold in holds)
         keys = len({hold.what for hold in holds})
         summary = f"{tell(len(holds), 'grant')} of {tell(keys, 'lock')}, {sure} held for sure"
-        return complaints.verdict(summary, str(rates))
+        return complaints.verdict(summary, str(rates), seen=len(holds))
 
 
 def _last_sure(hold: Hold, lives: Lives) -> Call | None:
@@ -176,7 +176,8 @@ class Tokens:
                 )
         things = len(scopes) - 1
         return complaints.verdict(
-            f"{tell(len(all_given), 'token')} given for {tell(things, 'thing')}"
+            f"{tell(len(all_given), 'token')} given for {tell(things, 'thing')}",
+            seen=len(all_given),
         )
 
 

@@ -60,7 +60,7 @@ class Turns:
                     other.call,
                 )
         return complaints.verdict(
-            f"{tell(turns, 'turn')} of {tell(len(fifos), 'fifo')}", str(rates)
+            f"{tell(turns, 'turn')} of {tell(len(fifos), 'fifo')}", str(rates), seen=turns
         )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from jepsen.history import Line, Type
-from jepsen.verdicts import Verdict, accept, reject
+from jepsen.verdicts import Verdict, accept, reject, undecided
 
 MS: Final = 1_000_000
 """Nanoseconds."""
@@ -381,8 +381,14 @@ class Complaints:
                 lines.append(one)
         self._found.append((text, tuple(lines)))
 
-    def verdict(self, summary: str, *notes: str) -> Verdict:
-        """Nothing wrong: the summary. Else the complaint that needs the fewest lines, then the first."""
+    def verdict(self, summary: str, *notes: str, seen: int = 1) -> Verdict:
+        """Nothing wrong: the summary. Else the complaint that needs the fewest lines, then the first.
+
+        Args:
+            seen: how much there was to judge; with nothing nothing is decided.
+        """
+        if not self._found and not seen:
+            return undecided(self._check, f"there was nothing to judge: {summary}", *notes)
         if not self._found:
             return accept(self._check, summary, *notes)
         text, lines = min(

@@ -44,7 +44,7 @@ class Places:
             _counts(room, some, complaints)
             _window(room, some, complaints, rates)
         return complaints.verdict(
-            f"{tell(joins, 'place')} in {tell(len(rooms), 'room')}", str(rates)
+            f"{tell(joins, 'place')} in {tell(len(rooms), 'room')}", str(rates), seen=joins
         )
 
 

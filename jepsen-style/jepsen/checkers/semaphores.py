@@ -58,6 +58,7 @@ class Capacity:
             f"{tell(len(holds), 'grant')} of {tell(len(limits.sets), 'semaphore')}, "
             f"{tell(reads, 'read')}",
             str(rates),
+            seen=len(holds),
         )
 
 

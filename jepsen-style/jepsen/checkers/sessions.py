@@ -74,6 +74,7 @@ class Sessions:
             f"lateness, {tell(looks, 'read')}",
             f"an end may be {self._late_ms} ms late after healing",
             str(rates),
+            seen=len(lives.by_session),
         )
 
     def _late(

@@ -70,6 +70,7 @@ class Tasks:
         return complaints.verdict(
             f"{tell(holds, 'run')} given out of {tell(len(pools), 'pool')}, {tell(reads, 'read')}",
             str(rates),
+            seen=holds,
         )
 
 

@@ -67,6 +67,7 @@ class Claims:
             f"{tell(len(holds), 'claim')} of {tell(len(issues), 'ticket')}, "
             f"{tell(len(reads), 'read')}",
             str(rates),
+            seen=len(holds),
         )
 
 
