@@ -244,7 +244,9 @@ def _request(rng: random.Random, script: Script) -> bytes:
     if kind == "put":
         return _put(rng, script)
     if kind == "reserve":
-        return rng.choice((b"reserve-with-timeout 0", b"reserve-job " + _id(rng))) + b"\r\n"
+        # What Debian's version gives by reserve-job to who has another job already never times out.
+        word = b"reserve-with-timeout 0" if script.has_sleeps else b"reserve-job " + _id(rng)
+        return rng.choice((b"reserve-with-timeout 0", word)) + b"\r\n"
     if kind == "job":
         job = _id(rng)
         delay = rng.choice((b"0", b"0", b"1", b"2", b"100") if script.has_sleeps else (b"0", b"99"))

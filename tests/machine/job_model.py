@@ -81,7 +81,7 @@ class ModelJob:
     def rank(self) -> tuple[int, int, int]:
         """What it stands by among those of its state."""
         if self.state == "ready":
-            return self.priority, self.due_ms or 0, self.id
+            return self.priority, -(10**30) if self.due_ms is None else self.due_ms, self.id
         return (self.token if self.state == "reserved" else self.at), 0, self.id
 
 
@@ -105,6 +105,7 @@ class JobModel(Naive):
     jobs: list[ModelJob] = field(default_factory=list)
     tubes: dict[str, ModelTube] = field(default_factory=dict)
     last_id: int = 0
+    skipped: int = 0
     made: int = 0
     burials: int = 0
     timeouts: int = 0
@@ -310,10 +311,11 @@ class JobModel(Naive):
                 delay_ms = 0
         self.stand(job, delay_ms)
 
-    def reserve(self, job: ModelJob, session: str) -> Reservation:
+    def reserve(self, job: ModelJob, session: str, hold_ms: int | None = None) -> Reservation:
         """Give a job to somebody."""
+        lasts_ms = hold_ms or job.ttr_ms
         job.state, job.token, job.session = "reserved", self.next_token(), session or None
-        job.since_ms, job.until_ms = self.time_ms, self.time_ms + job.ttr_ms
+        job.since_ms, job.until_ms = self.time_ms, self.time_ms + lasts_ms
         job.reserves += 1
         return Reservation(
             job.id,
@@ -321,13 +323,15 @@ class JobModel(Naive):
             job.body,
             job.is_text,
             job.token,
-            job.ttr_ms,
+            lasts_ms,
             job.priority,
             job.reserves,
             job.key,
         )
 
-    def take(self, tubes: tuple[str, ...], limit: int, session: str) -> tuple[Reservation, ...]:
+    def take(
+        self, tubes: tuple[str, ...], limit: int, session: str, hold_ms: int | None
+    ) -> tuple[Reservation, ...]:
         """Give the first jobs of all these tubes to somebody."""
         if session:
             limit = min(limit, max(1, limits.OWNED_PER_SESSION_MAX - self.things(session)))
@@ -340,7 +344,7 @@ class JobModel(Naive):
             size = sum(len(one.body) for one in taken) + len(best.body)
             if taken and size > limits.RESERVED_BYTES_MAX:
                 break
-            taken.append(self.reserve(best, session))
+            taken.append(self.reserve(best, session, hold_ms))
         return tuple(taken)
 
     def free(self, session: str) -> list[str]:
@@ -355,14 +359,14 @@ class JobModel(Naive):
         for name in names:
             while self.gives(name) and (queue := self.queue(name)):
                 wait = queue[0]
-                tubes, limit = wait.wants
+                tubes, limit, hold_ms = wait.wants
                 if wait.session:
                     session = self.find(wait.session)
                     assert session is not None
                     if session.ends_ms <= self.time_ms:
                         names.extend(self.end(session))
                         continue
-                taken = self.take(tubes, limit, wait.session)
+                taken = self.take(tubes, limit, wait.session, hold_ms)
                 self.tell(wait, Reserved(taken))
 
     def position(self, wait: NaiveWait) -> int:
@@ -408,11 +412,18 @@ class JobModel(Naive):
             return QueueFull("tubes", limits.TUBES_MAX)
         if command.key is not None and (other := self.job_of(command.tube, command.key)):
             return DuplicateKey(command.tube, command.key, other.id, other.state)
+        if command.is_id:
+            for other in self.jobs:
+                if (other.tube, other.key, str(other.id)) == (command.tube, None, command.key):
+                    return DuplicateKey(command.tube, command.key, other.id, other.state)
         if len(self.jobs) >= limits.JOBS_MAX:
             return QueueFull("jobs", limits.JOBS_MAX)
         if sum(len(job.body) for job in self.jobs) + len(command.body) > limits.JOB_BYTES_MAX:
             return QueueFull("bytes of jobs", limits.JOB_BYTES_MAX)
         self.last_id += 1
+        while command.key is None and self.job_of(command.tube, str(self.last_id)):
+            self.last_id += 1
+            self.skipped += 1
         job = ModelJob(
             self.last_id,
             command.tube,
@@ -423,7 +434,7 @@ class JobModel(Naive):
             command.delay_ms,
             max(command.ttr_ms, limits.JOB_TTR_MS_MIN),
             self.time_ms,
-            self.time_ms + command.delay_ms if command.by_due else None,
+            self.time_ms + command.delay_ms - command.overdue_ms if command.by_due else None,
             command.dead_letter,
         )
         self.tube(command.tube).total += 1
@@ -448,7 +459,7 @@ class JobModel(Naive):
         _, refusal = self.session_of(command.session)
         if refusal is not None:
             return refusal
-        taken = self.take(command.tubes, command.limit, command.session or NOBODY)
+        taken = self.take(command.tubes, command.limit, command.session or NOBODY, command.hold_ms)
         if taken or command.wait_ms <= 0:
             return Reserved(taken)
         if len(self.waits) >= limits.PARKED_MAX:
@@ -461,9 +472,8 @@ class JobModel(Naive):
             return QueueFull("tubes", limits.TUBES_MAX)
         for name in tubes:
             self.tube(name)
-        return self.park(
-            seq, tubes[0], command.session or NOBODY, command.wait_ms, (tubes, command.limit)
-        )
+        wants = (tubes, command.limit, command.hold_ms)
+        return self.park(seq, tubes[0], command.session or NOBODY, command.wait_ms, wants)
 
     def taken(self, job: ModelJob) -> JobReserved:
         """Somebody else has it."""

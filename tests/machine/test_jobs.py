@@ -684,7 +684,8 @@ def busy() -> Drive:
         now_ms=10,
     )
     drive.ask(ReserveJobs(("mail", "pics"), session, 2, 300), ReserveJobs(("pics",), wait_ms=400))
-    drive.ask(ReserveJobs(("idle", "mail"), wait_ms=400), now_ms=20)
+    drive.ask(ReserveJobs(("idle", "mail"), wait_ms=400, hold_ms=5), now_ms=20)
+    drive.ask(KeepTubes(session, ("pics", "zero")), KeepTubes(session, MAIL))
     return drive
 
 
@@ -696,7 +697,13 @@ def test_a_loaded_machine_has_the_same_jobs() -> None:
     assert loaded.counts() == drive.machine.counts()
     assert loaded.next_deadline_ms() == drive.machine.next_deadline_ms()
     for pictures in (loaded.jobs.pictures, drive.machine.jobs.pictures):
-        assert [info.tube for info in pictures.tubes(20)] == ["dead", "idle", "mail", "pics"]
+        assert [info.tube for info in pictures.tubes(20)] == [
+            "dead",
+            "idle",
+            "mail",
+            "pics",
+            "zero",
+        ]
     assert loaded.jobs.pictures.tubes(20) == drive.machine.jobs.pictures.tubes(20)
     for now_ms in (510, 700, 20_000, 90_000):
         answers = [one.apply(one.index + 1, Batch(now_ms, 0)) for one in (loaded, drive.machine)]
@@ -724,6 +731,8 @@ def test_a_snapshot_in_the_middle_of_a_crowd_goes_on_alike(
         ("job counters", 0, 1, 2),
         ("job counters", 0, 2, 1),
         ("job counters", 0, 3, -1),
+        ("job counters", 0, 4, -1),
+        ("job counters", 0, 4, 10**6),
         ("tubes", 0, 0, "zzz"),
         ("tubes", 0, 1, 0),
         ("tubes", 0, 1, 2),
@@ -736,7 +745,7 @@ def test_a_snapshot_in_the_middle_of_a_crowd_goes_on_alike(
         ("jobs", 0, 1, "none"),
         ("jobs", 0, 2, "text"),
         ("jobs", 0, 7, 10),
-        ("jobs", 0, 9, -2),
+        ("jobs", 0, 9, -(10**15)),
         ("jobs", 0, 10, 4),
         ("jobs", 0, 10, 2),
         ("jobs", 0, 11, 5),
@@ -758,6 +767,10 @@ def test_a_snapshot_in_the_middle_of_a_crowd_goes_on_alike(
         ("tube places", 0, 0, ["dead"]),
         ("tube places", 0, 2, 0),
         ("tube places", 0, 3, 10**6),
+        ("tube places", 0, 5, 0),
+        ("kept tubes", 0, 0, 10**6),
+        ("kept tubes", 0, 1, "1-nobody"),
+        ("kept tubes", 0, 2, "none"),
         ("tube places", 1, 1, "1-nobody"),
     ],
 )
@@ -833,3 +846,46 @@ class TestKeptTubes:
         drive.at(10)
         assert isinstance(drive.one(KeepTubes(session, MAIL)), SessionExpired)
         assert len(drive.machine.jobs.stock.tubes) == 0
+
+
+class TestJobsOfOthers:
+    """What goyaad's front needs of jobs that it shares with others."""
+
+    def test_a_delivery_may_last_less_than_the_ttr(self) -> None:
+        """At once or after waiting; touched, it lasts for the TTR."""
+        drive = Drive()
+        drive.ask(put(ttr_ms=60_000), now_ms=0)
+        (first,) = taken(drive, hold_ms=5_000)
+        assert (first.ttr_ms, seen(drive, 1).time_left_ms) == (5_000, 5_000)
+        drive.one(TouchJob(1, first.token))
+        assert seen(drive, 1).time_left_ms == 60_000
+        drive.ask(ReserveJobs(MAIL, wait_ms=1_000, hold_ms=7_000))
+        drive.ask(put(ttr_ms=60_000))
+        assert seen(drive, 2).time_left_ms == 7_000
+        drive.at(7_000)
+        assert (seen(drive, 2).state, seen(drive, 2).timeouts) == ("ready", 1)
+
+    def test_what_was_due_before_it_was_put_goes_first(self) -> None:
+        """Also before the beginning of cluster time; among those that stand by due time."""
+        drive = Drive()
+        drive.ask(
+            put(by_due=True),
+            put(by_due=True, overdue_ms=10**12),
+            put(by_due=True, overdue_ms=2 * 10**12),
+            put(),
+            now_ms=1_000,
+        )
+        assert ids(taken(drive, limit=4)) == [4, 3, 2, 1]
+        assert seen(drive, 3).due_in_ms == -2 * 10**12
+
+    def test_numbers_and_keys_may_be_one_name_space(self) -> None:
+        """A key is refused that is the number of a job, and no job gets a number that is a key."""
+        drive = Drive()
+        drive.ask(put(), put(key="4"), put(key="5"))
+        assert drive.one(put(key="1", is_id=True)) == DuplicateKey("mail", "1", 1, "ready")
+        for key in ("01", "2", "x1", "1" * 19):
+            assert isinstance(drive.one(put(key=key, is_id=True)), JobPut)
+        drive = Drive()
+        drive.ask(put(key="2"), put(key="3"), put())
+        assert list(drive.machine.jobs.stock.jobs) == [1, 2, 4]
+        assert drive.machine.jobs.pictures.totals().put == 3

@@ -15,6 +15,7 @@ from cluster.machine.commands.base import Command, Count, LengthMs, Name, Priori
 
 # Longer than other lengths: beanstalkd's clients have 32 bits of seconds for theirs.
 JobLengthMs = Annotated[int, msgspec.Meta(ge=0, le=limits.JOB_LENGTH_MS_MAX)]
+HoldMs = Annotated[int, msgspec.Meta(ge=1, le=limits.JOB_LENGTH_MS_MAX)]
 JobId = Annotated[int, msgspec.Meta(ge=1, le=2**62)]
 JobKey = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.JOB_KEY_LENGTH_MAX)]
 JobBody = Annotated[bytes, msgspec.Meta(max_length=limits.JOB_BODY_BYTES_MAX)]
@@ -45,7 +46,10 @@ class PutJob(Command, frozen=True, tag=80):
     `priority`: smaller goes first; equal ones in order of their ids. `ttr_ms`: how long one
     reservation lasts; less than a second counts as one. `key`: no other live job of the tube may
     have it. `by_due`: among jobs of its priority it stands behind those that are not so, in order
-    of the time at which it became ready, as goyaad's do. `is_text`: about the body, for readers.
+    of the time at which it became ready, as goyaad's do; `overdue_ms` says how long ago that was.
+    `is_id`: the key must not be the number of a live job of the tube without a key, either; numbers
+    that are keys of the tube are never given to jobs without one. `is_text`: about the body, for
+    readers.
     """
 
     texts: ClassVar[tuple[str, ...]] = ("tube",)
@@ -59,6 +63,8 @@ class PutJob(Command, frozen=True, tag=80):
     key: JobKey | None = None
     dead_letter: DeadLetter | None = None
     by_due: bool = False
+    overdue_ms: JobLengthMs = 0
+    is_id: bool = False
 
     def texts_inside(self) -> Iterable[str]:
         """The tube of its dead letter."""
@@ -69,13 +75,15 @@ class ReserveJobs(Command, frozen=True, tag=81):
     """Take up to `limit` ready jobs out of tubes, the first over all of them first.
 
     With `wait_ms` > 0 and nothing ready, stand in the queue of each tube for at most that long.
-    With a session, the reservations end with it at the latest.
+    With a session, the reservations end with it at the latest. `hold_ms`: how long they last,
+    instead of each job's own TTR, until they are touched.
     """
 
     tubes: TubeNames
     session: SessionId | None = None
     limit: JobsAsked = 1
     wait_ms: LengthMs = 0
+    hold_ms: HoldMs | None = None
 
     def texts_inside(self) -> Iterable[str]:
         """Its tubes."""

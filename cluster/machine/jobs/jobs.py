@@ -17,6 +17,7 @@ Source: beanstalkd's protocol.txt; goyaad for cancelling and keys.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from cluster.machine import limits
@@ -78,6 +79,7 @@ from cluster.machine.primitive import Blocker, Check, Handler, Table
 from cluster.machine.sessions import Owned, Session
 
 GONE = "gone"
+_NUMBER = re.compile("[1-9][0-9]{0,18}")
 _NOTHING = Reserved(())
 _NO_HISTORY = History()
 
@@ -136,10 +138,9 @@ class Jobs:
             return refusal
         stock = self.stock
         tube = stock.tube(name)
-        stock.last_id += 1
-        due_ms = core.now_ms + command.delay_ms
+        due_ms = core.now_ms + command.delay_ms - command.overdue_ms
         job = Job(
-            stock.last_id,
+            stock.next_id(tube, command.key),
             tube,
             command.body,
             command.is_text,
@@ -169,7 +170,7 @@ class Jobs:
                 return refusal
         stock, names = self.stock, tuple(dict.fromkeys(command.tubes))
         known = [tube for name in names if (tube := stock.tubes.get(name)) is not None]
-        taken = stock.take(known, command.limit, session)
+        taken = stock.take(known, command.limit, session, command.hold_ms)
         if taken:
             return Reserved(taken)
         if command.wait_ms <= 0:
@@ -182,7 +183,14 @@ class Jobs:
         if new and len(stock.tubes) + new > limits.TUBES_MAX:
             return QueueFull("tubes", limits.TUBES_MAX)
         tubes = tuple(stock.tube(name) for name in names)
-        place = TubePlace(tubes, command.session, command.limit, core.next_arrival(), core.now_ms)
+        place = TubePlace(
+            tubes,
+            command.session,
+            command.limit,
+            core.next_arrival(),
+            core.now_ms,
+            command.hold_ms,
+        )
         stock.enter(place)
         return core.park(place, command.wait_ms)
 
@@ -373,7 +381,7 @@ class Jobs:
                 if session is None:
                     continue  # It took its place along.
             # First what it takes, then its place: a tube that it waits for may be gone without it.
-            taken = self.stock.take(place.tubes, place.limit, session)
+            taken = self.stock.take(place.tubes, place.limit, session, place.hold_ms)
             self.stock.leave(place)
             core.grant(place, Reserved(taken))
 
@@ -438,6 +446,8 @@ class Jobs:
         elif command.key is not None and (job_id := tube.job_of(command.key)) is not None:
             state = STATES[self.stock.jobs[job_id].state]
             return DuplicateKey(command.tube, command.key, job_id, state)
+        if command.is_id and (other := self._numbered(command)) is not None:
+            return DuplicateKey(command.tube, command.key or "", other.id, STATES[other.state])
         if len(self.stock.jobs) + headroom > limits.JOBS_MAX:
             return QueueFull("jobs", limits.JOBS_MAX)
         # Of a batch, the others may be as large as a command can be.
@@ -445,6 +455,15 @@ class Jobs:
         if self.stock.bytes + len(command.body) + others > limits.JOB_BYTES_MAX:
             return QueueFull("bytes of jobs", limits.JOB_BYTES_MAX)
         return None
+
+    def _numbered(self, command: PutJob) -> Job | None:
+        """The job without a key whose number, as people write it, is the key of this one."""
+        key = command.key
+        if key is None or not _NUMBER.fullmatch(key):
+            return None
+        job = self.stock.jobs.get(int(key))
+        is_other = job is None or job.key is not None or job.tube.name != command.tube
+        return None if is_other else job
 
     def _would_refuse_to_delete(self, command: DeleteJob) -> Refusal | None:
         if command.token is not None:

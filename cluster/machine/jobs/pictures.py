@@ -104,7 +104,7 @@ class JobPictures:
             reserved=stock.counts[RESERVED],
             buried=stock.counts[BURIED],
             urgent=stock.urgent,
-            put=stock.last_id,
+            put=stock.last_id - stock.skipped,
             timeouts=stock.timeouts,
         )
 

@@ -40,6 +40,7 @@ class _CountersRecord(Record):
     tubes_made: int
     burials: int
     timeouts: int
+    skipped: int
 
 
 class _TubeRecord(Record):
@@ -91,6 +92,7 @@ class _PlaceRecord(Record):
     limit: int
     arrival: int
     since_ms: int
+    hold_ms: int | None
 
 
 def tables(stock: Stock) -> tuple[Table, ...]:
@@ -112,7 +114,8 @@ class _Records:
 
     def dump_counters(self) -> Weighed:
         stock = self._stock
-        yield 1, [stock.last_id, stock.tubes_made, stock.burials, stock.timeouts]
+        counts = [stock.last_id, stock.tubes_made, stock.burials, stock.timeouts, stock.skipped]
+        yield 1, counts
 
     def load_counters(self, records: Iterable[_CountersRecord], _: Restoring) -> None:
         stock, count = self._stock, 0
@@ -121,6 +124,8 @@ class _Records:
             must(min(record.burials, record.timeouts) >= 0, "a counter is below zero")
             stock.last_id, stock.tubes_made = record.last_id, record.tubes_made
             stock.burials, stock.timeouts = record.burials, record.timeouts
+            must(0 <= record.skipped <= record.last_id, "more numbers were passed than there were")
+            stock.skipped = record.skipped
             count += 1
         must(count == 1, "the counters of jobs are not there once")
 
@@ -177,7 +182,8 @@ class _Records:
             must(last < record.id <= stock.last_id, "ids of jobs do not rise")
             must(READY <= record.state <= BURIED, "a job is in no state")
             must(record.ttr_ms >= limits.JOB_TTR_MS_MIN, "a job has no TTR")
-            must(record.due_ms >= NOT_BY_DUE, "a job has no due time")
+            has_due = record.due_ms >= -limits.JOB_LENGTH_MS_MAX
+            must(has_due or record.due_ms == NOT_BY_DUE, "a job has no due time")
             must(
                 record.rank > 0 if record.state in {DELAYED, BURIED} else record.rank == 0,
                 "a job stands by nothing",
@@ -274,7 +280,14 @@ class _Records:
             assert isinstance(place, TubePlace)
             yield (
                 len(place.tubes),
-                [list(place.names), place.session, place.limit, place.arrival, place.since_ms],
+                [
+                    list(place.names),
+                    place.session,
+                    place.limit,
+                    place.arrival,
+                    place.since_ms,
+                    place.hold_ms,
+                ],
             )
 
     def load_places(self, records: Iterable[_PlaceRecord], restoring: Restoring) -> None:
@@ -286,10 +299,18 @@ class _Records:
             must(last < (record.tubes[0], record.arrival), "places are not in order")
             must(len(dict.fromkeys(record.tubes)) == len(record.tubes), "a place stands twice")
             must(record.limit > 0, "somebody waits for nothing")
+            must(record.hold_ms is None or record.hold_ms > 0, "somebody waits for no time")
             last = (record.tubes[0], record.arrival)
             tubes = tuple(stock.tubes[name] for name in record.tubes)
             places.append(
-                TubePlace(tubes, record.session, record.limit, record.arrival, record.since_ms)
+                TubePlace(
+                    tubes,
+                    record.session,
+                    record.limit,
+                    record.arrival,
+                    record.since_ms,
+                    record.hold_ms,
+                )
             )
             restoring.stand(places[-1])
         for place in sorted(places, key=attrgetter("arrival")):

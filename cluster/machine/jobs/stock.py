@@ -37,6 +37,7 @@ class Stock:
         jobs: by id, in order of ids.
         tubes: by name, sorted.
         last_id: of the newest job.
+        skipped: numbers that no job got, as they were keys.
         tubes_made, burials: how many ever were; what comes later has a larger number.
         timeouts: reservations that ran out.
         bytes: of all bodies.
@@ -51,6 +52,7 @@ class Stock:
         self.jobs: dict[int, Job] = {}
         self.tubes: SortedDict[str, Tube] = SortedDict()
         self.last_id = 0
+        self.skipped = 0
         self.tubes_made = 0
         self.burials = 0
         self.timeouts = 0
@@ -137,6 +139,17 @@ class Stock:
             self.core.unsettle(KIND, tube.name)
 
     # Jobs that come and go.
+
+    def next_id(self, tube: Tube, key: str | None) -> int:
+        """The id of a new job. One without a key gets none that is a key of its tube: each of
+        these is passed once, so that is soon done.
+        """
+        self.last_id += 1
+        if key is None and tube.keys is not None:
+            while str(self.last_id) in tube.keys:
+                self.last_id += 1
+                self.skipped += 1
+        return self.last_id
 
     def add(self, job: Job) -> None:
         """Take a new job in; it stands nowhere yet."""
@@ -229,7 +242,11 @@ class Stock:
     # Reservations.
 
     def take(
-        self, tubes: Iterable[Tube], limit: int, session: Session | None
+        self,
+        tubes: Iterable[Tube],
+        limit: int,
+        session: Session | None,
+        hold_ms: int | None = None,
     ) -> tuple[Reservation, ...]:
         """Reserve the first jobs over all these tubes, as many as one may have."""
         giving = [tube for tube in tubes if tube.gives]
@@ -252,16 +269,17 @@ class Stock:
             size += len(best.body)
             if taken and size > limits.RESERVED_BYTES_MAX:
                 break
-            taken.append(self.reserve(best, session))
+            taken.append(self.reserve(best, session, hold_ms))
         return tuple(taken)
 
-    def reserve(self, job: Job, session: Session | None) -> Reservation:
-        """Give a job that stands in a line to a worker."""
+    def reserve(self, job: Job, session: Session | None, hold_ms: int | None = None) -> Reservation:
+        """Give a job that stands in a line to a worker, for its TTR or for another time."""
         core, tube = self.core, job.tube
+        lasts_ms = job.ttr_ms if hold_ms is None else hold_ms
         self.step_out(job)
         token = core.tokens.next()
         session_id = None if session is None else session.id
-        hold = Hold(job.id, token, session_id, core.now_ms, core.now_ms + job.ttr_ms)
+        hold = Hold(job.id, token, session_id, core.now_ms, core.now_ms + lasts_ms)
         past = job.past
         past.reserves += 1
         self.hold(job, hold)
@@ -274,7 +292,7 @@ class Stock:
             job.body,
             job.is_text,
             token,
-            job.ttr_ms,
+            lasts_ms,
             job.priority,
             past.reserves,
             job.key,

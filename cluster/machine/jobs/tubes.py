@@ -19,6 +19,7 @@ from typing import ClassVar
 import msgspec
 from sortedcontainers import SortedList
 
+from cluster.machine import limits
 from cluster.machine.commands.jobs import DeadLetter
 from cluster.machine.parked import Place
 
@@ -26,7 +27,10 @@ READY, DELAYED, RESERVED, BURIED = range(4)
 STATES = ("ready", "delayed", "reserved", "buried")
 
 KIND = "tube"
-NOT_BY_DUE = -1
+NOT_BY_DUE = -(2**62)
+
+# Added to due times, which may be before the beginning of cluster time: none is below 1 then.
+_DUE_BIAS = limits.JOB_LENGTH_MS_MAX + 1
 
 _ID_BITS = 64
 _ID_MASK = (1 << _ID_BITS) - 1
@@ -99,9 +103,9 @@ class Job(msgspec.Struct, gc=False, eq=False):
 
     def stand_ready(self) -> None:
         """Make the entry for a line of ready jobs: by priority, then by due time or id."""
-        due_ms = max(0, self.due_ms)
+        due = 0 if self.due_ms == NOT_BY_DUE else self.due_ms + _DUE_BIAS
         self.state = READY
-        self.entry = ((self.priority << _ID_BITS | due_ms) << _ID_BITS) | self.id
+        self.entry = ((self.priority << _ID_BITS | due) << _ID_BITS) | self.id
 
     def stand_delayed(self, due_ms: int) -> None:
         """Make the entry for a line of delayed jobs: by due time, then by id."""
@@ -201,7 +205,7 @@ class Pause:
 class TubePlace(Place):
     """A reserver in the queue of each of its tubes, under one arrival."""
 
-    __slots__ = ("limit", "since_ms", "tubes")
+    __slots__ = ("hold_ms", "limit", "since_ms", "tubes")
 
     kind: ClassVar[str] = KIND
 
@@ -212,11 +216,13 @@ class TubePlace(Place):
         limit: int,
         arrival: int,
         since_ms: int,
+        hold_ms: int | None,
     ) -> None:
         super().__init__(tubes[0].name, session, arrival)
         self.tubes = tubes
         self.limit = limit
         self.since_ms = since_ms
+        self.hold_ms = hold_ms
 
     @property
     def names(self) -> tuple[str, ...]:
