@@ -3,7 +3,8 @@
 //
 // Each runner starts a session, gets work, does it, finishes it, and bumps its session meanwhile; on
 // SQLSTATE SL001 it starts another one; on any other error it takes the next database, as a finder
-// that is asked anew at every round would, and tries again. It ends when so many tasks are done.
+// that is asked anew at every round would, and tries again. It ends when so many tasks are done and
+// it is given no more.
 //
 // What is done is told as JSON lines: {"runner", "session", "task", "began_ns", "ended_ns"}.
 package main
@@ -79,7 +80,7 @@ type runner struct {
 	place   int
 	db      *sql.DB
 	session int64
-	held    sync.Mutex
+	idle    bool // all it was given is finished
 }
 
 // find is the finder: the database of this round, another one after a failure.
@@ -108,7 +109,7 @@ func (r *runner) failed(what string, err error) {
 }
 
 func (r *runner) run(ctx context.Context) {
-	for r.left.Load() > 0 && ctx.Err() == nil {
+	for (r.left.Load() > 0 || !r.idle) && ctx.Err() == nil {
 		if err := r.round(ctx); err != nil {
 			r.failed("round", err)
 		}
@@ -155,11 +156,14 @@ func (r *runner) round(ctx context.Context) error {
 		return err
 	}
 	// The Runner finishes an empty list too.
-	_, err = db.ExecContext(ctx, "SELECT finish_tasks($1)", r.array(ids))
-	if len(ids) == 0 {
+	if _, err = db.ExecContext(ctx, "SELECT finish_tasks($1)", r.array(ids)); err != nil {
+		return err
+	}
+	r.idle = len(ids) == 0
+	if r.idle {
 		time.Sleep(20 * time.Millisecond)
 	}
-	return err
+	return nil
 }
 
 // array is the argument as each driver's users write it: lib/pq wants its own wrapper.
