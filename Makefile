@@ -63,6 +63,25 @@ contracts: $(READY) ## which room may import which
 toxiproxy: $(READY) ## find or build the proxy that the integration tests cut connections with
 	@$(BIN)/python tests/tools/toxiproxy_server.py
 
+WORKLOAD ?= all
+NEMESIS ?= mixed
+SEED ?= 1
+MINUTES ?= 15
+HOURS ?= 24
+JEPSEN := $(BIN)/python jepsen-style
+
+.PHONY: jepsen
+jepsen: $(READY) toxiproxy ## real clusters under faults, judged (WORKLOAD=all NEMESIS=mixed SEED=1 MINUTES=15)
+	@$(JEPSEN) --workload $(WORKLOAD) --nemesis $(NEMESIS) --seed $(SEED) --minutes $(MINUTES)
+
+.PHONY: jepsen-smoke
+jepsen-smoke: $(READY) toxiproxy ## a fixed choice of it, in three minutes
+	@$(JEPSEN) --smoke
+
+.PHONY: soak
+soak: $(READY) toxiproxy ## the same for hours, seed after seed; failing histories are kept (HOURS=24)
+	@$(JEPSEN) --soak $(HOURS)
+
 .PHONY: simulate
 simulate: $(READY) ## whole clusters under faults in virtual time (SEEDS=0:100)
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs 2
