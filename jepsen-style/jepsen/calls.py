@@ -85,6 +85,13 @@ ROUTES: Final[Mapping[str, Route]] = {
     "task.read": _read("pools/{key}"),
 }
 
+_UNTOLD: Final[Mapping[str, tuple[str, ...]]] = {
+    # A signed pass, which is no fencing token, and as good as a password.
+    "room.join": ("token",),
+    # How many wait on this one ticket; elsewhere the word means a list of who waits.
+    "fifo.read": ("waiters",),
+}
+
 _SLOT: Final = re.compile(r"\{(\w+)\}")
 
 
@@ -160,8 +167,7 @@ async def call(
         ask,
         retry_s=retry_s,
         patience_s=patience_s,
-        # What a room gives is a signed pass, no fencing token, and as good as a password.
-        untold=("token",) if f == "room.join" else (),
+        untold=_UNTOLD.get(f, ()),
     )
 
 
