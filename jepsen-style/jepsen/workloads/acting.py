@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from importlib import import_module
 from typing import Any, Final
 
 from jepsen.calls import call
@@ -157,15 +156,6 @@ class Seat:
             )
             if reply.status in {404, 410} and session == self.session:
                 self.drop()
-
-
-def judges(*names: str) -> list[Checker]:
-    """Checkers by module and class: `"locks.MutualExclusion"`."""
-    made = []
-    for name in names:
-        module, _, kind = name.partition(".")
-        made.append(getattr(import_module(f"jepsen.checkers.{module}"), kind)())
-    return made
 
 
 async def together(acts: Iterable[Awaitable[Any]]) -> None:

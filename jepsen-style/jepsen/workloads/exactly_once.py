@@ -11,9 +11,14 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from jepsen.calls import call
+from jepsen.checkers.durability import Durability
+from jepsen.checkers.exactly_once import ExactlyOnce as ExactlyOnceChecker
+from jepsen.checkers.jobs import Jobs
+from jepsen.checkers.locks import Tokens
+from jepsen.checkers.sessions import Sessions
 from jepsen.clients import Client, Links
 from jepsen.verdicts import Checker
-from jepsen.workloads.acting import RETRY_S, SETTLE_S, Acting, judges
+from jepsen.workloads.acting import RETRY_S, SETTLE_S, Acting
 from jepsen.workloads.base import Arena
 from jepsen.workloads.jobs import list_jobs
 
@@ -41,13 +46,7 @@ class ExactlyOnce(Acting):
         self._sessions: list[str] = []
 
     def checkers(self) -> Sequence[Checker]:
-        return judges(
-            "exactly_once.ExactlyOnce",
-            "locks.Tokens",
-            "jobs.Jobs",
-            "sessions.Sessions",
-            "durability.Durability",
-        )
+        return [ExactlyOnceChecker(), Tokens(), Jobs(), Sessions(), Durability()]
 
     async def prepare(self, arena: Arena) -> None:
         async with self.links(arena) as links:

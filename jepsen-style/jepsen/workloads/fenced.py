@@ -13,9 +13,12 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Final
 
 from jepsen.calls import call
+from jepsen.checkers.fenced_store import FencedStore, UnfencedStore
+from jepsen.checkers.locks import MutualExclusion, Tokens
+from jepsen.checkers.sessions import Sessions
 from jepsen.clients import Client, Links
 from jepsen.verdicts import Checker
-from jepsen.workloads.acting import RETRY_S, Acting, Seat, judges, unpaused
+from jepsen.workloads.acting import RETRY_S, Acting, Seat, unpaused
 from jepsen.workloads.base import Arena
 
 TTL_MS: Final = 800
@@ -87,9 +90,7 @@ class Fenced(Acting):
         self._written = 0
 
     def checkers(self) -> Sequence[Checker]:
-        return judges(
-            "fenced_store.FencedStore", "locks.MutualExclusion", "locks.Tokens", "sessions.Sessions"
-        )
+        return [FencedStore(), MutualExclusion(), Tokens(), Sessions()]
 
     def acts(self, links: Links) -> Iterable[Coroutine[Any, Any, None]]:
         for number in range(self.clients):
@@ -161,12 +162,7 @@ class Unfenced(Fenced):
     is_fenced = False
 
     def checkers(self) -> Sequence[Checker]:
-        return judges(
-            "fenced_store.UnfencedStore",
-            "locks.MutualExclusion",
-            "locks.Tokens",
-            "sessions.Sessions",
-        )
+        return [UnfencedStore(), MutualExclusion(), Tokens(), Sessions()]
 
 
 def _problem(refused: Refused) -> dict[str, Any]:

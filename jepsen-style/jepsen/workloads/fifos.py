@@ -9,9 +9,12 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Final
 
 from jepsen.calls import call
+from jepsen.checkers.durability import Durability
+from jepsen.checkers.locks import Tokens
+from jepsen.checkers.order import Turns
 from jepsen.clients import Client, Links
 from jepsen.verdicts import Checker
-from jepsen.workloads.acting import RETRY_S, SETTLE_S, Acting, judges
+from jepsen.workloads.acting import RETRY_S, SETTLE_S, Acting
 from jepsen.workloads.base import Arena
 
 TIMES_MS: Final[dict[str, Any]] = {
@@ -39,7 +42,7 @@ class Fifos(Acting):
         self._seen: list[tuple[str, str]] = []
 
     def checkers(self) -> Sequence[Checker]:
-        return judges("order.Turns", "locks.Tokens", "durability.Durability")
+        return [Turns(), Tokens(), Durability()]
 
     async def prepare(self, arena: Arena) -> None:
         async with self.links(arena) as links:

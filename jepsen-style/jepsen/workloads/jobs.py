@@ -12,9 +12,14 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from jepsen.calls import call
+from jepsen.checkers.durability import Durability
+from jepsen.checkers.jobs import Jobs as JobsChecker
+from jepsen.checkers.linear import LinearJobs
+from jepsen.checkers.locks import Tokens
+from jepsen.checkers.sessions import Sessions
 from jepsen.clients import Ask, Client, Links
 from jepsen.verdicts import Checker
-from jepsen.workloads.acting import RETRY_S, SETTLE_S, Acting, Seat, judges
+from jepsen.workloads.acting import RETRY_S, SETTLE_S, Acting, Seat
 from jepsen.workloads.base import Arena
 
 TTRS_MS: Final = (1_000, 1_500, 3_000)
@@ -38,13 +43,7 @@ class Jobs(Acting):
         self._put: list[tuple[str, int]] = []
 
     def checkers(self) -> Sequence[Checker]:
-        return judges(
-            "jobs.Jobs",
-            "linear.LinearJobs",
-            "locks.Tokens",
-            "sessions.Sessions",
-            "durability.Durability",
-        )
+        return [JobsChecker(), LinearJobs(), Tokens(), Sessions(), Durability()]
 
     def acts(self, links: Links) -> Iterable[Coroutine[Any, Any, None]]:
         for number in range(self.producers):

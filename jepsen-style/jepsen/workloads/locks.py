@@ -9,9 +9,14 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
 from jepsen.calls import call
+from jepsen.checkers.durability import Durability
+from jepsen.checkers.linear import LinearLocks
+from jepsen.checkers.locks import MutualExclusion, Tokens
+from jepsen.checkers.order import Waiters
+from jepsen.checkers.sessions import Sessions
 from jepsen.clients import Client, Links
 from jepsen.verdicts import Checker
-from jepsen.workloads.acting import RETRY_S, SETTLE_S, Acting, Seat, judges
+from jepsen.workloads.acting import RETRY_S, SETTLE_S, Acting, Seat
 from jepsen.workloads.base import Arena
 
 TTLS_MS = (1_500, 3_000, 6_000)
@@ -26,14 +31,7 @@ class Locks(Acting):
     several = 0.0
 
     def checkers(self) -> Sequence[Checker]:
-        return judges(
-            "linear.LinearLocks",
-            "locks.MutualExclusion",
-            "locks.Tokens",
-            "order.Waiters",
-            "sessions.Sessions",
-            "durability.Durability",
-        )
+        return [LinearLocks(), MutualExclusion(), Tokens(), Waiters(), Sessions(), Durability()]
 
     def acts(self, links: Links) -> Iterable[Coroutine[Any, Any, None]]:
         for number in range(self.clients):

@@ -9,9 +9,11 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Final
 
 from jepsen.calls import call
+from jepsen.checkers.durability import Durability
+from jepsen.checkers.rooms import Places
 from jepsen.clients import Client, Links
 from jepsen.verdicts import Checker
-from jepsen.workloads.acting import RETRY_S, SETTLE_S, Acting, judges
+from jepsen.workloads.acting import RETRY_S, SETTLE_S, Acting
 from jepsen.workloads.base import Arena
 
 SETTINGS: Final[dict[str, Any]] = {
@@ -35,7 +37,7 @@ class Rooms(Acting):
         self._places: list[tuple[int, str]] = []
 
     def checkers(self) -> Sequence[Checker]:
-        return judges("rooms.Places", "durability.Durability")
+        return [Places(), Durability()]
 
     async def prepare(self, arena: Arena) -> None:
         async with self.links(arena) as links:

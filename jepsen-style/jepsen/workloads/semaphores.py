@@ -9,9 +9,15 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Final
 
 from jepsen.calls import call
+from jepsen.checkers.durability import Durability
+from jepsen.checkers.linear import LinearSemaphores
+from jepsen.checkers.locks import Tokens
+from jepsen.checkers.order import Waiters
+from jepsen.checkers.semaphores import Capacity
+from jepsen.checkers.sessions import Sessions
 from jepsen.clients import Client, Links
 from jepsen.verdicts import Checker
-from jepsen.workloads.acting import RETRY_S, SETTLE_S, Acting, Seat, judges
+from jepsen.workloads.acting import RETRY_S, SETTLE_S, Acting, Seat
 from jepsen.workloads.base import Arena
 
 TTLS_MS: Final = (1_500, 3_000, 6_000)
@@ -27,14 +33,7 @@ class Semaphores(Acting):
     count = 2
 
     def checkers(self) -> Sequence[Checker]:
-        return judges(
-            "linear.LinearSemaphores",
-            "semaphores.Capacity",
-            "locks.Tokens",
-            "order.Waiters",
-            "sessions.Sessions",
-            "durability.Durability",
-        )
+        return [LinearSemaphores(), Capacity(), Tokens(), Waiters(), Sessions(), Durability()]
 
     async def prepare(self, arena: Arena) -> None:
         async with self.links(arena) as links:

@@ -10,9 +10,12 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Final
 
 from jepsen.calls import call
+from jepsen.checkers.locks import MutualExclusion
+from jepsen.checkers.sessions import Sessions as SessionsChecker
+from jepsen.checkers.streams import Streams
 from jepsen.clients import Client, Links
 from jepsen.verdicts import Checker
-from jepsen.workloads.acting import RETRY_S, SETTLE_S, Acting, judges, together, unpaused
+from jepsen.workloads.acting import RETRY_S, SETTLE_S, Acting, together, unpaused
 from jepsen.workloads.base import Arena
 from jepsen.workloads.watching import Stream
 
@@ -34,7 +37,7 @@ class Sessions(Acting):
         self._streams: list[Stream] = []
 
     def checkers(self) -> Sequence[Checker]:
-        return judges("sessions.Sessions", "streams.Streams", "locks.MutualExclusion")
+        return [SessionsChecker(), Streams(), MutualExclusion()]
 
     def acts(self, links: Links) -> Iterable[Coroutine[Any, Any, None]]:
         for number in range(self.clients):

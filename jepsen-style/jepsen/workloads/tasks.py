@@ -10,9 +10,13 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Final
 
 from jepsen.calls import call
+from jepsen.checkers.durability import Durability
+from jepsen.checkers.locks import Tokens
+from jepsen.checkers.sessions import Sessions
+from jepsen.checkers.tasks import Tasks as TasksChecker
 from jepsen.clients import Client, Links
 from jepsen.verdicts import Checker
-from jepsen.workloads.acting import RETRY_S, SETTLE_S, Acting, Seat, judges
+from jepsen.workloads.acting import RETRY_S, SETTLE_S, Acting, Seat
 from jepsen.workloads.base import Arena
 
 TTLS_MS: Final = (1_500, 3_000)
@@ -35,7 +39,7 @@ class Tasks(Acting):
         self._open: set[str] = set()
 
     def checkers(self) -> Sequence[Checker]:
-        return judges("tasks.Tasks", "locks.Tokens", "sessions.Sessions", "durability.Durability")
+        return [TasksChecker(), Tokens(), Sessions(), Durability()]
 
     async def prepare(self, arena: Arena) -> None:
         """Put the scheduled ones: one for each way to deal with a run that still lives."""

@@ -10,9 +10,13 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Final
 
 from jepsen.calls import call
+from jepsen.checkers.durability import Durability
+from jepsen.checkers.locks import Tokens
+from jepsen.checkers.sessions import Sessions
+from jepsen.checkers.tickets import Claims
 from jepsen.clients import Client, Links
 from jepsen.verdicts import Checker
-from jepsen.workloads.acting import RETRY_S, SETTLE_S, Acting, Seat, judges
+from jepsen.workloads.acting import RETRY_S, SETTLE_S, Acting, Seat
 from jepsen.workloads.base import Arena
 
 ISSUER_TTL_MS: Final = 4_000
@@ -29,9 +33,7 @@ class Tickets(Acting):
     issuers = 2
 
     def checkers(self) -> Sequence[Checker]:
-        return judges(
-            "tickets.Claims", "locks.Tokens", "sessions.Sessions", "durability.Durability"
-        )
+        return [Claims(), Tokens(), Sessions(), Durability()]
 
     def acts(self, links: Links) -> Iterable[Coroutine[Any, Any, None]]:
         for number in range(self.issuers):

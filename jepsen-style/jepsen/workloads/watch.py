@@ -11,10 +11,13 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from jepsen.calls import call
+from jepsen.checkers.locks import MutualExclusion
+from jepsen.checkers.sessions import Sessions
+from jepsen.checkers.streams import Streams
 from jepsen.clients import Ask, Client, Links
 from jepsen.history import Type
 from jepsen.verdicts import Checker
-from jepsen.workloads.acting import RETRY_S, SETTLE_S, Acting, Seat, judges, together
+from jepsen.workloads.acting import RETRY_S, SETTLE_S, Acting, Seat, together
 from jepsen.workloads.base import Arena
 from jepsen.workloads.watching import WATCHER, Stream
 
@@ -35,7 +38,7 @@ class Watch(Acting):
         self._polled: int | None = None
 
     def checkers(self) -> Sequence[Checker]:
-        return judges("streams.Streams", "locks.MutualExclusion", "sessions.Sessions")
+        return [Streams(), MutualExclusion(), Sessions()]
 
     def acts(self, links: Links) -> Iterable[Coroutine[Any, Any, None]]:
         arena = links.arena
