@@ -79,7 +79,8 @@ class KeptTubes:
         counter[name] += by
         if not counter[name]:
             del counter[name]
-        if self._is_wanted(name) != (name in self._told):
+        # What is being told may be out of date by now.
+        if self._telling is not None or self._is_wanted(name) != (name in self._told):
             self._changed[name] = None
             if self._telling is None:
                 self._telling = asyncio.create_task(self._tell())
