@@ -48,7 +48,7 @@ from cluster.machine.primitive import Check, Handler, Primitive
 from cluster.machine.requests import Answers
 from cluster.machine.rooms import Rooms
 from cluster.machine.semaphores import Semaphores
-from cluster.machine.sessions import Session
+from cluster.machine.sessions import Session, next_sweep
 from cluster.machine.several import Batches
 from cluster.machine.tasks.tasks import Tasks
 from cluster.machine.tickets.tickets import Tickets
@@ -317,9 +317,7 @@ class Machine:
         core = self.core
         if len(core.sessions) >= limits.SESSIONS_MAX:
             return QueueFull("sessions", limits.SESSIONS_MAX)
-        session = core.sessions.open(
-            command.nonce, command.ttl_ms, command.name, command.meta, core.now_ms
-        )
+        session = core.sessions.open(command, core.now_ms)
         core.deadlines.arm(SESSION_ENDS, session.token, session)
         core.events.append(Event("opened", "session", session.id, session.id, session.token))
         return Opened(session.id, session.ttl_ms, session.token)
@@ -328,8 +326,8 @@ class Machine:
         session = self.sessions.get(command.session)
         if session is None:
             return self.sessions.refusal(command.session)
-        session.deadline_ms = self.core.now_ms + session.ttl_ms
-        return Renewed(session.id, session.ttl_ms)
+        session.renew(self.core.now_ms)
+        return Renewed(session.id, session.deadline_ms - self.core.now_ms)
 
     def _keep_alive_many(self, command: KeepAliveMany, _: RequestId) -> Outcome:
         alive: list[tuple[str, int]] = []
@@ -339,14 +337,15 @@ class Machine:
             if session is None:
                 gone.append(session_id)
             else:
-                session.deadline_ms = self.core.now_ms + session.ttl_ms
-                alive.append((session.id, session.ttl_ms))
+                session.renew(self.core.now_ms)
+                alive.append((session.id, session.deadline_ms - self.core.now_ms))
         return RenewedMany(tuple(alive), tuple(gone))
 
     def _close_session(self, command: CloseSession, _: RequestId) -> Outcome:
         session = self.sessions.get(command.session)
         if session is None:
             return self.sessions.refusal(command.session)
+        session.remains_until_ms = next_sweep(self.core.now_ms, session.sweep_ms)
         self.core.end(session, "closed")
         return Closed(session.id)
 

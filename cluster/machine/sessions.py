@@ -12,6 +12,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from itertools import islice
 
+from cluster.machine import ksuids
+from cluster.machine.commands.sessions import OpenSession
 from cluster.machine.deadlines import DISARMED
 from cluster.machine.outcome.base import SessionExpired, SessionNotFound
 from cluster.machine.outcome.sessions import SessionInfo
@@ -31,12 +33,27 @@ class Session:
     Attributes:
         deadline_ms: cluster time at which it ends; a keepalive at that time is late. DISARMED once
             it has ended.
+        sweep_ms: it ends at multiples of this alone, as clients of ticketd expect: its TTL is a
+            floor. 0 for the sessions of all others, which end when they are due.
+        remains_until_ms: once it was closed, when the next sweep takes away what the session leaves
+            behind; 0 where nothing stays behind.
         owned: thing -> token of its grant, in order of grant.
         places: where it waits, by arrival; None while there is nowhere. The end of a session costs
             what stands in these two.
     """
 
-    __slots__ = ("deadline_ms", "id", "meta", "name", "owned", "places", "token", "ttl_ms")
+    __slots__ = (
+        "deadline_ms",
+        "id",
+        "meta",
+        "name",
+        "owned",
+        "places",
+        "remains_until_ms",
+        "sweep_ms",
+        "token",
+        "ttl_ms",
+    )
 
     def __init__(
         self,
@@ -46,6 +63,7 @@ class Session:
         deadline_ms: int,
         name: str | None,
         meta: bytes | None,
+        sweep_ms: int = 0,
     ) -> None:
         self.id = id
         self.token = token
@@ -53,8 +71,14 @@ class Session:
         self.deadline_ms = deadline_ms
         self.name = name
         self.meta = meta
+        self.sweep_ms = sweep_ms
+        self.remains_until_ms = 0
         self.owned: dict[Owned, int] = {}
         self.places: dict[int, Place] | None = None
+
+    def renew(self, now_ms: int) -> None:
+        """Let it live for its whole TTL from now on; longer where it is swept."""
+        self.deadline_ms = first_sweep(now_ms + self.ttl_ms, self.sweep_ms)
 
     @property
     def things(self) -> int:
@@ -107,12 +131,17 @@ class Sessions:
         """In order of opening."""
         return (session for session in self._in_order if session.deadline_ms != DISARMED)
 
-    def open(
-        self, nonce: str, ttl_ms: int, name: str | None, meta: bytes | None, now_ms: int
-    ) -> Session:
+    def open(self, command: OpenSession, now_ms: int) -> Session:
         """Open a session under a new token. The caller has looked at the limit."""
         token = self._tokens.next()
-        session = Session(f"{token:x}-{nonce}", token, ttl_ms, now_ms + ttl_ms, name, meta)
+        if command.ksuid is None:
+            id = f"{token:x}-{command.nonce}"
+        else:
+            id = ksuids.made(command.ksuid, token)
+        session = Session(
+            id, token, command.ttl_ms, 0, command.name, command.meta, command.sweep_ms
+        )
+        session.renew(now_ms)
         self.add(session)
         return session
 
@@ -143,7 +172,7 @@ class Sessions:
         An id with a token that was given and another nonce counts as one that existed: who makes
         ids up learns nothing.
         """
-        return 0 < _token_of(id) <= self._tokens.last
+        return 0 < token_of(id) <= self._tokens.last
 
     def info(self, id: str, now_ms: int) -> SessionInfo | None:
         """A picture of one living session."""
@@ -157,7 +186,7 @@ class Sessions:
             now_ms: cluster time for `expires_in_ms`.
             after: id of the last one seen; it need not live any more.
         """
-        token = 0 if after is None else _token_of(after)
+        token = 0 if after is None else token_of(after)
         start = bisect_right(self._in_order, token, key=_by_token)
         later = islice(self._in_order, start, None)
         living = (session for session in later if session.deadline_ms != DISARMED)
@@ -185,7 +214,17 @@ def _by_token(session: Session) -> int:
     return session.token
 
 
-def _token_of(id: str) -> int:
-    """The token an id is made of; 0 when it is no id of ours."""
+def token_of(id: str) -> int:
+    """The token that a session of this id has or had; 0 for what is no id."""
     match = _ID.fullmatch(id)
-    return int(match[1], 16) if match else 0
+    return int(match[1], 16) if match else ksuids.token_of(id)
+
+
+def first_sweep(at_ms: int, sweep_ms: int) -> int:
+    """The first multiple of the sweep at or after a time; that time where nothing is swept."""
+    return -(-at_ms // sweep_ms) * sweep_ms if sweep_ms else at_ms
+
+
+def next_sweep(now_ms: int, sweep_ms: int) -> int:
+    """The first multiple of the sweep after now; 0 where nothing is swept."""
+    return (now_ms // sweep_ms + 1) * sweep_ms if sweep_ms else 0

@@ -31,7 +31,7 @@ from cluster.machine.parked import Parked
 from cluster.machine.primitive import Record, Weighed, weight_of
 from cluster.machine.requests import Answers, size_of
 from cluster.machine.restoring import Restoring, must
-from cluster.machine.sessions import Session
+from cluster.machine.sessions import Session, token_of
 
 if TYPE_CHECKING:
     from cluster.machine.machine import Machine
@@ -61,6 +61,7 @@ class _SessionRecord(Record):
     deadline_ms: int
     name: str | None
     meta: bytes | None
+    sweep_ms: int
 
 
 class _WaitRecord(Record):
@@ -152,6 +153,7 @@ def _sessions(machine: Machine) -> Weighed:
                 session.deadline_ms,
                 session.name,
                 session.meta,
+                session.sweep_ms,
             ],
         )
 
@@ -281,11 +283,18 @@ def _load_sessions(machine: Machine, reader: _Reader) -> None:
     last = 0
     for record in reader.records("sessions", _SessionRecord):
         must(last < record.token <= machine.tokens.last, "tokens of sessions do not rise")
-        must(record.id.startswith(f"{record.token:x}-"), "a session's id is not of its token")
+        must(token_of(record.id) == record.token, "a session's id is not of its token")
+        must(record.sweep_ms >= 0, "a session is swept at no time")
         must(record.deadline_ms >= 0, "a session has no deadline")
         last = record.token
         session = Session(
-            record.id, record.token, record.ttl_ms, record.deadline_ms, record.name, record.meta
+            record.id,
+            record.token,
+            record.ttl_ms,
+            record.deadline_ms,
+            record.name,
+            record.meta,
+            record.sweep_ms,
         )
         machine.sessions.add(session)
         machine.deadlines.arm(SESSION_ENDS, session.token, session)

@@ -42,6 +42,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "semaphore_too_small": Kind(409, "The semaphore has not so many units", False, True),
     "semaphore_in_use": Kind(409, "The semaphore is held or waited for", True, True),
     "no_ticket_free": Kind(409, "No ticket is free", True, True),
+    "wrong_kind": Kind(409, "The resource is of the other kind", False, True),
     "not_issuer": Kind(409, "Another session issued it", False, True),
     "fifo_exists": Kind(409, "There is such a fifo, with other settings", False, True),
     "fifo_in_use": Kind(409, "Tickets are in the fifo", True, True),

@@ -23,6 +23,7 @@ from cluster.machine.outcome.tickets import (
     TicketNotFound,
     TicketReleased,
     TicketRevoked,
+    WrongKind,
 )
 
 
@@ -100,6 +101,13 @@ class NotIssuerReason(msgspec.Struct, frozen=True):
     ticket: str
     session: str
     issuer: str
+
+
+class WrongKindReason(msgspec.Struct, frozen=True):
+    """What the resource is."""
+
+    name: str
+    is_lock: bool
 
 
 def resource_not_found(name: str) -> Problem:
@@ -180,6 +188,15 @@ def _not_issuer(outcome: NotIssuer) -> Answer:
     )
 
 
+def _wrong_kind(outcome: WrongKind) -> Answer:
+    what = "is a lock of a ticketd client" if outcome.is_lock else "has tickets and is no lock"
+    raise Problem(
+        "wrong_kind",
+        f'resource "{outcome.name}" {what}; use another name',
+        {"name": outcome.name, "is_lock": outcome.is_lock},
+    )
+
+
 def _no_ticket_free(outcome: NoTicketFree) -> Answer:
     what = "no free ticket" if outcome.ticket is None else f'no free ticket "{outcome.ticket}"'
     if outcome.tickets == 0:
@@ -217,6 +234,7 @@ REASONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "ticket_not_found": TicketNotFoundReason,
     "not_issuer": NotIssuerReason,
     "no_ticket_free": NoTicketFreeReason,
+    "wrong_kind": WrongKindReason,
 }
 
 REPLIES: Final[Mapping[type[Outcome], Reply]] = {
@@ -228,4 +246,5 @@ REPLIES: Final[Mapping[type[Outcome], Reply]] = {
     TicketNotFound: _ticket_not_found,
     NotIssuer: _not_issuer,
     NoTicketFree: _no_ticket_free,
+    WrongKind: _wrong_kind,
 }

@@ -5,10 +5,14 @@ RULE: values only; see `base.py`.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+import msgspec
+
+from cluster.machine import ksuids
 from cluster.machine.commands.base import (
     Command,
+    LengthMs,
     MetaText,
     Name,
     Nonce,
@@ -17,12 +21,21 @@ from cluster.machine.commands.base import (
     TtlMs,
 )
 
+KsuidSeed = Annotated[
+    bytes, msgspec.Meta(min_length=ksuids.SEED_BYTES, max_length=ksuids.SEED_BYTES)
+]
+
 
 class OpenSession(Command, frozen=True, tag=1):
     """Open a session that expires `ttl_ms` after its last accepted renewal.
 
     `nonce` is drawn by the node that was asked (the machine draws no lots) and becomes part of the
     session's id. `meta` is opaque to the machine: JSON text of the client's object.
+
+    Attributes:
+        sweep_ms: above 0 it ends at multiples of this only, the first at or after its deadline; and
+            what it leaves behind when it is closed goes at the next one.
+        ksuid: seed of an id of that kind (`ksuids.py`), in which case `nonce` plays no part.
     """
 
     texts: ClassVar[tuple[str, ...]] = ("nonce", "name")
@@ -31,6 +44,8 @@ class OpenSession(Command, frozen=True, tag=1):
     ttl_ms: TtlMs
     name: Name | None = None
     meta: MetaText | None = None
+    sweep_ms: LengthMs = 0
+    ksuid: KsuidSeed | None = None
 
 
 class KeepAlive(Command, frozen=True, tag=2):

@@ -76,4 +76,31 @@ class ReleaseTicket(Command, frozen=True, tag=43):
     token: Count | None = None
 
 
-COMMANDS: tuple[type[Command], ...] = (IssueTicket, RevokeTicket, ClaimTicket, ReleaseTicket)
+class LockResource(Command, frozen=True, tag=44):
+    """Make a resource a lock, held by the session: its one ticket has its name, and nobody can
+    claim it. Whoever holds it may ask again.
+    """
+
+    texts: ClassVar[tuple[str, ...]] = ("name",)
+
+    session: SessionId
+    name: Name
+
+
+class UnlockResource(Command, frozen=True, tag=45):
+    """Give a resource's lock back, if this session holds it."""
+
+    texts: ClassVar[tuple[str, ...]] = ("name",)
+
+    session: SessionId
+    name: Name
+
+
+COMMANDS: tuple[type[Command], ...] = (
+    IssueTicket,
+    RevokeTicket,
+    ClaimTicket,
+    ReleaseTicket,
+    LockResource,
+    UnlockResource,
+)

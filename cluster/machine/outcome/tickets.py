@@ -108,10 +108,18 @@ class NoTicketFree(Refusal, frozen=True, tag=47):
     position: int
 
 
+class WrongKind(Refusal, frozen=True, tag=48):
+    """The resource is a lock and the command is for tickets, or the other way round."""
+
+    name: str
+    is_lock: bool
+
+
 class TicketInfo(msgspec.Struct, frozen=True):
     """A read-only picture of one ticket.
 
     Attributes:
+        issuer: session that issued it; one that has ended where the ticket stays until a sweep.
         token: of the issue.
         issued_for_ms: since its present issuer has it.
         claim: (session, token, held_for_ms); None while it is free.
@@ -128,7 +136,7 @@ class TicketInfo(msgspec.Struct, frozen=True):
 
 
 class ResourceInfo(msgspec.Struct, frozen=True):
-    """A read-only picture of one resource.
+    """A read-only picture of one resource; without tickets where it stays until a sweep.
 
     tickets: in order of first issue.
     waiters: (session, ticket or None, waited_ms, expires_in_ms, position) in order of arrival.
@@ -148,4 +156,5 @@ OUTCOMES: tuple[type[Outcome], ...] = (
     TicketNotFound,
     NotIssuer,
     NoTicketFree,
+    WrongKind,
 )

@@ -217,7 +217,7 @@ class Tasks:
             if len(pool.workers) >= limits.WORKERS_PER_POOL_MAX:
                 return QueueFull("workers of a pool", limits.WORKERS_PER_POOL_MAX)
             worker = self._join(pool, session)
-        session.deadline_ms = core.now_ms + session.ttl_ms
+        session.renew(core.now_ms)
         if parks:
             if place is None:
                 place = TaskPlace(

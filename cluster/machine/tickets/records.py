@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
+from cluster.machine.deadlines import DISARMED, RESOURCE_SWEPT, Deadlines
 from cluster.machine.primitive import Record, Table, Weighed, weight_of
 from cluster.machine.restoring import Restoring, must
 from cluster.machine.tickets.resources import (
@@ -24,6 +25,13 @@ from cluster.machine.tickets.resources import (
 )
 
 
+class _ResourceRecord(Record):
+    name: str
+    is_lock: bool
+    deadline_ms: int
+    sweep: int
+
+
 class _TicketRecord(Record):
     name: str
     ticket: str
@@ -33,6 +41,7 @@ class _TicketRecord(Record):
     since_ms: int
     data: bytes | None
     is_text: bool
+    is_orphan: bool
 
 
 class _ClaimRecord(Record):
@@ -52,9 +61,15 @@ class _PlaceRecord(Record):
     since_ms: int
 
 
-def tables(resources: Resources) -> tuple[Table, ...]:
+def tables(resources: Resources, deadlines: Deadlines) -> tuple[Table, ...]:
     """The lines that tickets have in a snapshot."""
     return (
+        Table(
+            "resources",
+            _ResourceRecord,
+            partial(_dump_resources, resources),
+            partial(_load_resources, resources, deadlines),
+        ),
         Table(
             "tickets",
             _TicketRecord,
@@ -76,6 +91,34 @@ def tables(resources: Resources) -> tuple[Table, ...]:
     )
 
 
+def _dump_resources(resources: Resources) -> Weighed:
+    """Those that are more than their tickets and waiters tell."""
+    for name, resource in resources:
+        if resource.is_lock or resource.is_swept:
+            yield 1, [name, resource.is_lock, resource.deadline_ms, resource.sweep]
+
+
+def _load_resources(
+    resources: Resources,
+    deadlines: Deadlines,
+    records: Iterable[_ResourceRecord],
+    restoring: Restoring,
+) -> None:
+    last, sweeps = "", {0}
+    for record in records:
+        must(last < record.name, "resources do not rise by name")
+        last = record.name
+        resource = resources.new(record.name)
+        resource.is_lock, resource.sweep = record.is_lock, record.sweep
+        if record.deadline_ms != DISARMED:
+            must(record.deadline_ms >= 0, "a resource is swept at no time")
+            must(record.sweep not in sweeps, "two sweeps are one")
+            restoring.token(record.sweep)
+            sweeps.add(record.sweep)
+            resource.deadline_ms = record.deadline_ms
+            deadlines.arm(RESOURCE_SWEPT, resource.sweep, resource)
+
+
 def _dump_tickets(resources: Resources) -> Weighed:
     for name, resource in resources:
         for ticket in resource.tickets.values():
@@ -90,6 +133,7 @@ def _dump_tickets(resources: Resources) -> Weighed:
                     ticket.since_ms,
                     ticket.data,
                     ticket.is_text,
+                    ticket.is_orphan,
                 ],
             )
 
@@ -101,12 +145,18 @@ def _load_tickets(
     for record in records:
         must(name is None or name <= record.name, "resources are not in order of name")
         if name != record.name:
-            name, resource, order = record.name, resources.new(record.name), 0
+            name, order = record.name, 0
+            resource = resources.get(name) or resources.new(name)
         must(order < record.order <= record.token, "tickets are not in order of issue")
         must(record.ticket not in resource.tickets, "a resource has two tickets of one name")
         must(not record.is_text or is_utf8(record.data), "a ticket's text is none")
         order = record.order
-        restoring.own(record.issuer, (KIND, name, ISSUED + record.ticket), record.token)
+        must(not resource.is_lock or name == record.ticket, "a lock has another's name")
+        must(not record.is_orphan or resource.is_swept, "nothing will take an orphan away")
+        if record.is_orphan:
+            restoring.token(record.token)
+        else:
+            restoring.own(record.issuer, (KIND, name, ISSUED + record.ticket), record.token)
         resources.add(
             resource,
             Ticket(
@@ -117,6 +167,7 @@ def _load_tickets(
                 record.since_ms,
                 record.data,
                 record.is_text,
+                record.is_orphan,
             ),
         )
 
@@ -143,7 +194,11 @@ def _load_claims(
         restoring.own(record.session, (KIND, name, CLAIMED + ticket.name), record.token)
         resources.hold(resource, ticket, Claim(record.session, record.token, record.since_ms))
     for _, resource in resources:
-        resource.free = [t for t in resource.tickets.values() if t.claim is None]
+        resource.free = [
+            ticket
+            for ticket in resource.tickets.values()
+            if ticket.claim is None and resource.can_be_free(ticket)
+        ]
 
 
 def _dump_places(resources: Resources) -> Weighed:
@@ -192,10 +247,13 @@ def _load_places(
         )
         resources.enter(resource, place)
         restoring.stand(place)
+    for _, resource in resources:
+        is_there = resource.tickets or resource.queue or resource.is_swept
+        must(bool(is_there), "a resource is there for nothing")
 
 
 def _has_free(resource: Resource, wanted: str | None) -> bool:
     if wanted is None:
         return bool(resource.free)
     named = resource.tickets.get(wanted)
-    return named is not None and named.claim is None
+    return named is not None and named.claim is None and resource.can_be_free(named)

@@ -13,6 +13,7 @@ from typing import ClassVar, TypeAlias
 
 from sortedcontainers import SortedList
 
+from cluster.machine.deadlines import DISARMED
 from cluster.machine.parked import Place
 
 KIND = "ticket"
@@ -37,12 +38,24 @@ class Ticket:
 
     Attributes:
         order: token of its first issue: its place among the resource's tickets.
+        issuer: session that issued it; see `is_orphan`.
         token: of the present issue; a larger one where it was taken over.
         since_ms: of the present issue.
-        claim: None while it is free.
+        claim: None while nobody holds it.
+        is_orphan: its issuer was closed: it goes with the next sweep, and cannot be claimed.
     """
 
-    __slots__ = ("claim", "data", "is_text", "issuer", "name", "order", "since_ms", "token")
+    __slots__ = (
+        "claim",
+        "data",
+        "is_orphan",
+        "is_text",
+        "issuer",
+        "name",
+        "order",
+        "since_ms",
+        "token",
+    )
 
     def __init__(
         self,
@@ -53,6 +66,7 @@ class Ticket:
         since_ms: int,
         data: bytes | None,
         is_text: bool,
+        is_orphan: bool = False,
     ) -> None:
         self.name = name
         self.order = order
@@ -61,6 +75,7 @@ class Ticket:
         self.since_ms = since_ms
         self.data = data
         self.is_text = is_text
+        self.is_orphan = is_orphan
         self.claim: Claim | None = None
 
 
@@ -100,8 +115,13 @@ class Resource:
     """One resource.
 
     Attributes:
+        is_lock: its one ticket has its name and is the holder's, who is its issuer.
+        deadline_ms: of the sweep that takes orphans away, and the resource if nothing is left of
+            it; DISARMED where nothing waits for one.
+        sweep: which of all timers that is; 0 before the first.
         tickets: by name, in order of first issue.
-        free: those without a claim, in that order.
+        orphans: those whose issuer was closed, by name.
+        free: those that can be claimed, in order of first issue.
         claimed: by token of the claim, in order of claiming; found by links, as in semaphores.
         by_session: the tickets that each session has claimed, in that order.
         freed: those that became free in this step and may serve somebody, in order of first issue.
@@ -111,9 +131,28 @@ class Resource:
         shared: places that may be asked for again, by session and what it wants.
     """
 
-    __slots__ = ("by_session", "claimed", "free", "freed", "lines", "queue", "shared", "tickets")
+    __slots__ = (
+        "by_session",
+        "claimed",
+        "deadline_ms",
+        "free",
+        "freed",
+        "is_lock",
+        "lines",
+        "name",
+        "orphans",
+        "queue",
+        "shared",
+        "sweep",
+        "tickets",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self.is_lock = False
+        self.deadline_ms = DISARMED
+        self.sweep = 0
+        self.orphans: dict[str, Ticket] = {}
         self.tickets: dict[str, Ticket] = {}
         self.free: list[Ticket] = []
         self.claimed: OrderedDict[int, Ticket] = OrderedDict()
@@ -123,10 +162,19 @@ class Resource:
         self.lines: dict[str | None, Line] = {}
         self.shared: dict[tuple[str, str | None], ClaimPlace] = {}
 
+    @property
+    def is_swept(self) -> bool:
+        """A sweep is to come, before which the resource does not go."""
+        return self.deadline_ms != DISARMED
+
+    def can_be_free(self, ticket: Ticket) -> bool:
+        """Somebody could claim it, if nobody had."""
+        return not self.is_lock and not ticket.is_orphan
+
     def own(self, session: str) -> Ticket | None:
-        """The ticket that a session has held longest."""
-        held = self.by_session.get(session)
-        return held[0] if held else None
+        """The ticket that a session has held longest, of those that will stay."""
+        held = self.by_session.get(session, ())
+        return next((ticket for ticket in held if not ticket.is_orphan), None)
 
     def ahead(self, ticket: str | None, arrival: int) -> int:
         """How many stand before one who wants this, and would be served before it."""
@@ -178,19 +226,21 @@ class Resources:
 
     def new(self, name: str) -> Resource:
         """Make a resource; the caller puts something into it."""
-        self._by_name[name] = resource = Resource()
+        self._by_name[name] = resource = Resource(name)
         self.names.add(name)
         return resource
 
     def forget_if_empty(self, name: str, resource: Resource) -> None:
-        """Drop a resource that nothing is left of."""
-        if not resource.tickets and not resource.queue:
+        """Drop a resource that nothing is left of, and that no sweep is to take away."""
+        if not resource.tickets and not resource.queue and not resource.is_swept:
             del self._by_name[name]
             self.names.remove(name)
 
     def add(self, resource: Resource, ticket: Ticket) -> None:
         """Take in a ticket that is younger than all others of its resource."""
         resource.tickets[ticket.name] = ticket
+        if ticket.is_orphan:
+            resource.orphans[ticket.name] = ticket
         self.tickets += 1
         self.data_bytes += size(ticket.data)
 
@@ -200,6 +250,7 @@ class Resources:
         if resource.freed:
             remove(resource.freed, ticket)
         del resource.tickets[ticket.name]
+        resource.orphans.pop(ticket.name, None)
         self.tickets -= 1
         self.data_bytes -= size(ticket.data)
 

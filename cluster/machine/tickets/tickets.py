@@ -10,6 +10,11 @@ claims are served in order of arrival: a ticket that becomes free goes to the on
 among those it could serve. So a free ticket never has somebody waiting for it.
 
 When an issuer's session ends, or a ticket is revoked, its claimant loses it in the same step.
+
+Clients of ticketd know it otherwise, and their sessions say so (`Session.sweep_ms`): what one of
+them closed leaves behind, tickets that are nobody's and resources without tickets, stays until the
+next sweep. And they know resources that are locks: what the first command makes of a resource, a
+lock or a holder of tickets, it is until it goes.
 Source: ticketd (turbosquid); Gray & Cheriton (leases); Chubby (sequencers).
 """
 
@@ -17,12 +22,20 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from cluster.machine import limits
 from cluster.machine.commands.base import Command, RequestId
-from cluster.machine.commands.tickets import ClaimTicket, IssueTicket, ReleaseTicket, RevokeTicket
+from cluster.machine.commands.tickets import (
+    ClaimTicket,
+    IssueTicket,
+    LockResource,
+    ReleaseTicket,
+    RevokeTicket,
+    UnlockResource,
+)
 from cluster.machine.core import Core
+from cluster.machine.deadlines import RESOURCE_SWEPT
 from cluster.machine.events import Event
 from cluster.machine.names import page
 from cluster.machine.outcome.base import NotHolder, Outcome, QueueFull, Refusal, StaleToken
@@ -37,10 +50,11 @@ from cluster.machine.outcome.tickets import (
     TicketNotFound,
     TicketReleased,
     TicketRevoked,
+    WrongKind,
 )
 from cluster.machine.parked import Parked, Place
 from cluster.machine.primitive import Blocker, Check, Handler, Table
-from cluster.machine.sessions import Owned, Session
+from cluster.machine.sessions import Owned, Session, next_sweep
 from cluster.machine.tickets.records import tables
 from cluster.machine.tickets.resources import (
     CLAIMED,
@@ -75,15 +89,19 @@ class Tickets:
             RevokeTicket: self.revoke,
             ClaimTicket: self.claim,
             ReleaseTicket: self.release,
+            LockResource: self.lock,
+            UnlockResource: self.unlock,
         }
-        self.timers: Mapping[int, Callable[[Any], None]] = {}
+        self.timers: Mapping[int, Callable[[Any], None]] = {RESOURCE_SWEPT: self._swept}
         self.checks: Mapping[type[Command], Check] = {
             IssueTicket: Check(_thing, self._would_refuse_to_issue),
             RevokeTicket: Check(_thing, self._would_refuse_to_revoke),
             ClaimTicket: Check(_thing, self._would_refuse_to_claim),
             ReleaseTicket: Check(_thing, self._would_refuse_to_release),
+            LockResource: Check(_thing, self._would_refuse_to_lock),
+            UnlockResource: Check(_thing, self._would_refuse_to_unlock),
         }
-        self.tables: tuple[Table, ...] = tables(self.resources)
+        self.tables: tuple[Table, ...] = tables(self.resources, core.deadlines)
 
     def __len__(self) -> int:
         """How many resources there are."""
@@ -102,7 +120,7 @@ class Tickets:
         session = core.sessions.get(command.session)
         assert session is not None
         if command.refresh:
-            session.deadline_ms = core.now_ms + session.ttl_ms
+            session.renew(core.now_ms)
         resource = self.resources.get(name) or self.resources.new(name)
         ticket = resource.tickets.get(command.ticket)
         taken_from = None
@@ -117,9 +135,9 @@ class Tickets:
         else:
             changed = (ticket.data, ticket.is_text) != (data, is_text)
             self.resources.change(ticket, data, is_text)
-            if ticket.issuer != session.id:
-                taken_from = ticket.issuer
-                self._take_over(name, ticket, session)
+            if ticket.issuer != session.id or ticket.is_orphan:
+                taken_from = None if ticket.is_orphan else ticket.issuer
+                self._take_over(name, resource, ticket, session)
             elif changed:
                 self._tell("changed", name, ticket, session.id, ticket.token)
         return TicketIssued(
@@ -140,12 +158,9 @@ class Tickets:
         core, name = self._core, command.name
         resource = self.resources[name]
         ticket = resource.tickets[command.ticket]
-        issuer = core.sessions.get(ticket.issuer)
-        assert issuer is not None, "a ticket outlived its issuer"
-        del issuer.owned[_owned(name, ISSUED, ticket)]
-        self._tell("revoked", name, ticket, issuer.id, ticket.token, by=command.session)
-        claimant = self._drop(name, resource, ticket, by=command.session)
-        return TicketRevoked(name, ticket.name, claimant)
+        session = core.sessions.get(command.session)
+        assert session is not None
+        return self._revoke(name, resource, ticket, by=session)
 
     def claim(self, command: ClaimTicket, _: RequestId) -> Outcome | Parked:
         """Give the session a ticket, have the request wait for one, or refuse.
@@ -201,6 +216,38 @@ class Tickets:
         self._tell("released", name, ticket, session.id, claim.token)
         return TicketReleased(name, ticket.name)
 
+    def lock(self, command: LockResource, _: RequestId) -> Outcome:
+        """Take a resource's lock; whoever holds it is told so again."""
+        refusal = self._would_refuse_to_lock(command)
+        if refusal is not None:
+            return refusal
+        core, name = self._core, command.name
+        session = core.sessions.get(command.session)
+        assert session is not None
+        resource = self.resources.get(name) or self.resources.new(name)
+        resource.is_lock = True
+        ticket = resource.tickets.get(name)
+        is_new = ticket is None
+        if ticket is None:
+            token = core.tokens.next()
+            ticket = Ticket(name, token, session.id, token, core.now_ms, None, False)
+            self.resources.add(resource, ticket)
+            core.took(session, _owned(name, ISSUED, ticket), token)
+            self._tell("issued", name, ticket, session.id, token)
+        elif ticket.is_orphan:
+            self._take_over(name, resource, ticket, session)
+        return TicketIssued(name, name, session.id, ticket.token, is_new, None, None)
+
+    def unlock(self, command: UnlockResource, _: RequestId) -> Outcome:
+        """Give a resource's lock back."""
+        refusal = self._would_refuse_to_unlock(command)
+        if refusal is not None:
+            return refusal
+        resource = self.resources[command.name]
+        session = self._core.sessions.get(command.session)
+        assert session is not None
+        return self._revoke(command.name, resource, resource.tickets[command.name], by=session)
+
     # What the machine asks of every primitive.
 
     def free(self, session: Session, thing: Owned, token: int) -> None:
@@ -211,7 +258,10 @@ class Tickets:
             assert resource is not None
             ticket = resource.tickets[part.removeprefix(ISSUED)]
             self._tell("lost", name, ticket, session.id, token)
-            self._drop(name, resource, ticket, by=session.id)
+            if session.remains_until_ms:
+                self._orphan(resource, ticket, session.remains_until_ms)
+            else:
+                self._drop(name, resource, ticket, by=session.id)
             return
         held = None if resource is None else resource.tickets.get(part.removeprefix(CLAIMED))
         if resource is None or held is None or held.claim is None or held.claim.token != token:
@@ -301,7 +351,7 @@ class Tickets:
         return None if found is None else _picture(name, found, now_ms)
 
     def info(self, name: str, now_ms: int) -> ResourceInfo | None:
-        """A picture of one resource; None when it has no tickets and nobody waits."""
+        """A picture of one resource; None when there is none."""
         resource = self.resources.get(name)
         if resource is None:
             return None
@@ -345,6 +395,8 @@ class Tickets:
         if session is None:
             return core.gone(command.session)
         resource = self.resources.get(name)
+        if resource is not None and resource.is_lock:
+            return WrongKind(name, True)
         ticket = None if resource is None else resource.tickets.get(command.ticket)
         is_issuer = ticket is not None and ticket.issuer == session.id
         if not is_issuer and (refusal := core.no_room(session)) is not None:
@@ -398,6 +450,44 @@ class Tickets:
             return NotHolder(label, session.id, KIND)
         return StaleToken(label, token, claim.token, KIND)
 
+    def _would_refuse_to_lock(self, command: LockResource) -> Refusal | None:
+        core, name = self._core, command.name
+        session = core.sessions.get(command.session)
+        if session is None:
+            return core.gone(command.session)
+        resource = self.resources.get(name)
+        if resource is not None and not resource.is_lock:
+            return WrongKind(name, False)
+        ticket = None if resource is None else resource.tickets.get(name)
+        if ticket is not None and not ticket.is_orphan:
+            if ticket.issuer == session.id:
+                return None
+            held_ms = core.now_ms - ticket.since_ms
+            return NoTicketFree(name, name, 1, 1, ticket.issuer, held_ms, ticket.token, 0, 1)
+        if (refusal := core.no_room(session)) is not None:
+            return refusal
+        spare = core.headroom - 1
+        if resource is None and len(self.resources) + 1 + spare > limits.RESOURCES_MAX:
+            return QueueFull("resources", limits.RESOURCES_MAX)
+        return None
+
+    def _would_refuse_to_unlock(self, command: UnlockResource) -> Refusal | None:
+        core, name = self._core, command.name
+        session = core.sessions.get(command.session)
+        if session is None:
+            return core.gone(command.session)
+        resource = self.resources.get(name)
+        if resource is None:
+            return ResourceNotFound(name)
+        if not resource.is_lock:
+            return WrongKind(name, False)
+        ticket = resource.tickets.get(name)
+        if ticket is None or ticket.is_orphan:
+            return TicketNotFound(name, name)
+        if ticket.issuer != session.id:
+            return NotIssuer(name, name, session.id, ticket.issuer)
+        return None
+
     def _find(self, command: ClaimTicket) -> Ticket | TicketClaimed | Refusal | None:
         """A free ticket to be claimed, the answer that a claim has already, or why no wait helps.
 
@@ -410,6 +500,8 @@ class Tickets:
         resource = self.resources.get(name)
         if resource is None:
             return core.no_room(session)
+        if resource.is_lock:
+            return WrongKind(name, True)
         named = None if wanted is None else resource.tickets.get(wanted)
         held = named
         if wanted is None:
@@ -421,7 +513,9 @@ class Tickets:
             return refusal
         if wanted is None:
             return resource.free[0] if resource.free else None
-        return named if named is not None and named.claim is None else None
+        if named is None or named.claim is not None or not resource.can_be_free(named):
+            return None
+        return named
 
     def _ticket_of(self, name: str, ticket: str) -> Ticket | ResourceNotFound | TicketNotFound:
         resource = self.resources.get(name)
@@ -433,15 +527,56 @@ class Tickets:
         found = self._ticket_of(name, ticket)
         return None if isinstance(found, Refusal) else found.claim
 
-    def _take_over(self, name: str, ticket: Ticket, session: Session) -> None:
+    def _take_over(self, name: str, resource: Resource, ticket: Ticket, session: Session) -> None:
         core, thing = self._core, _owned(name, ISSUED, ticket)
-        issuer = core.sessions.get(ticket.issuer)
-        assert issuer is not None, "a ticket outlived its issuer"
-        del issuer.owned[thing]
-        self._tell("lost", name, ticket, issuer.id, ticket.token, by=session.id)
+        if ticket.is_orphan:
+            ticket.is_orphan = False
+            del resource.orphans[ticket.name]
+            if ticket.claim is None:
+                self._freed(name, resource, ticket)
+        else:
+            issuer = core.sessions.get(ticket.issuer)
+            assert issuer is not None, "a ticket outlived its issuer"
+            del issuer.owned[thing]
+            self._tell("lost", name, ticket, issuer.id, ticket.token, by=session.id)
         ticket.issuer, ticket.token, ticket.since_ms = session.id, core.tokens.next(), core.now_ms
         core.took(session, thing, ticket.token)
         self._tell("issued", name, ticket, session.id, ticket.token)
+
+    def _revoke(self, name: str, resource: Resource, ticket: Ticket, *, by: Session) -> Outcome:
+        """Take a ticket away, from its issuer and its claimant; the resource may stay a while."""
+        if not ticket.is_orphan:
+            issuer = self._core.sessions.get(ticket.issuer)
+            assert issuer is not None, "a ticket outlived its issuer"
+            del issuer.owned[_owned(name, ISSUED, ticket)]
+            self._tell("revoked", name, ticket, issuer.id, ticket.token, by=by.id)
+        if by.sweep_ms and len(resource.tickets) == 1:
+            self._sweep_at(resource, next_sweep(self._core.now_ms, by.sweep_ms))
+        claimant = self._drop(name, resource, ticket, by=by.id)
+        return TicketRevoked(name, ticket.name, claimant)
+
+    def _orphan(self, resource: Resource, ticket: Ticket, until_ms: int) -> None:
+        """Leave a ticket of nobody's until the next sweep."""
+        remove(resource.free, ticket)
+        if resource.freed:
+            remove(resource.freed, ticket)
+        ticket.is_orphan = True
+        resource.orphans[ticket.name] = ticket
+        self._sweep_at(resource, until_ms)
+
+    def _sweep_at(self, resource: Resource, until_ms: int) -> None:
+        """Keep a resource until a sweep, or until the one that is to come already."""
+        if not resource.is_swept:
+            resource.deadline_ms, resource.sweep = until_ms, self._core.tokens.next()
+            self._core.deadlines.arm(RESOURCE_SWEPT, resource.sweep, resource)
+
+    def _swept(self, resource: Resource) -> None:
+        """Take away what is nobody's, and the resource with it if nothing is left."""
+        orphans = list(resource.orphans.values())
+        for ticket in orphans:
+            self._drop(resource.name, resource, ticket, by=ticket.issuer)
+        if not orphans:
+            self.resources.forget_if_empty(resource.name, resource)
 
     def _drop(self, name: str, resource: Resource, ticket: Ticket, *, by: str) -> str | None:
         """Take a ticket away; gives its claimant, who is told. Its issuer's record is gone."""
@@ -457,7 +592,9 @@ class Tickets:
         return None if claim is None else claim.session
 
     def _freed(self, name: str, resource: Resource, ticket: Ticket) -> None:
-        """A ticket can be claimed (again): see whether somebody waits for it."""
+        """A ticket can be claimed (again), if it is for that: see whether somebody waits for it."""
+        if not resource.can_be_free(ticket):
+            return
         insort(resource.free, ticket, key=by_order)
         if resource.queue:
             insort(resource.freed, ticket, key=by_order)
@@ -541,9 +678,12 @@ def _claimed(name: str, ticket: Ticket, claim: Claim) -> TicketClaimed:
     )
 
 
-def _thing(
-    command: IssueTicket | RevokeTicket | ClaimTicket | ReleaseTicket,
-) -> tuple[str, ...]:
+_Named: TypeAlias = (
+    IssueTicket | RevokeTicket | ClaimTicket | ReleaseTicket | LockResource | UnlockResource
+)
+
+
+def _thing(command: _Named) -> tuple[str, ...]:
     return KIND, command.name
 
 
