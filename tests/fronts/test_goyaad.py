@@ -182,6 +182,39 @@ async def test_what_is_due_already_is_ready(place: Place, delay_ns: int) -> None
     assert [(await client.next())["ID"] for _ in range(3)] == ["a", "b", "c"]
 
 
+async def test_the_more_overdue_the_sooner(place: Place) -> None:
+    """A time that was over when the job was put counts like any other."""
+    client = await place.client()
+    for name, seconds in (("now", 0), ("2 s ago", -2), ("an hour ago", -3_600), ("1 s ago", -1)):
+        await client.put(name, delay_ns=seconds * SECOND_NS)
+    assert (await client.inspect(1))[0]["Delay"] == -3_600 * SECOND_NS
+    order = [(await client.next())["ID"] for _ in range(4)]
+    assert order == ["an hour ago", "2 s ago", "1 s ago", "now"]
+
+
+async def test_chosen_ids_and_numbers_are_one_name_space(place: Place) -> None:
+    """No two jobs of one name: the number of a job is taken, a chosen number is not given."""
+    client = await place.client()
+    number = await client.put("")
+    assert await refused(client.put(number)) == (
+        f"Rejecting job. Job with ID: {number} already exists"
+    )
+    following = str(int(number) + 2)
+    assert await client.put(following) == ""
+    assert await client.put("") != following
+    assert sorted(place.jobs("ready")) == sorted({number, following, str(int(following) + 1)})
+
+
+async def test_a_node_that_ends_in_a_delivery_loses_nothing(place: Place) -> None:
+    """Nobody says how it ended: the job is there again soon, whatever its TTR."""
+    client = await place.client()
+    await client.put("a")
+    held = await place.desk.ask(ReserveJobs(("default",), hold_ms=goyaad.HOLD_MS))
+    assert isinstance(held, Reserved)
+    place.node.advance(goyaad.HOLD_MS)
+    assert (await client.next())["ID"] == "a"
+
+
 async def test_the_longest_delay(place: Place) -> None:
     """292 years, as far as we can count: the job is there, and can be cancelled."""
     client = await place.client()

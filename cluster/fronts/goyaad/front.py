@@ -65,6 +65,9 @@ CALL_BYTES_MAX: Final = 16 * 1024 * 1024
 DELIVERY_S: Final = 5.0
 """How long the bytes of one job may take to leave."""
 
+HOLD_MS: Final = 15_000
+"""How long a delivery holds its job: longer than it may take, and than its end may be on its way."""
+
 ANSWER_S: Final = 60.0
 """How long those of any other answer may; a client that reads nothing for so long is cut off."""
 
@@ -326,6 +329,7 @@ class _Connection:
     async def _put(self, call: Call) -> Answer:
         argument: dict[str, Any] = call.argument
         foreign, body = argument.get("ID", ""), argument.get("Body", b"")
+        delay_ns: int = argument.get("Delay", 0)
         key = key_of(foreign) if foreign else None
         if foreign and key is None:
             raise CallError(f"Rejecting job. Its ID is longer than {limits.JOB_KEY_LENGTH_MAX}")
@@ -337,9 +341,11 @@ class _Connection:
             TUBE,
             body,
             is_text=_is_text(body),
-            delay_ms=_length_ms(argument.get("Delay", 0), limits.JOB_LENGTH_MS_MAX),
+            delay_ms=_length_ms(delay_ns, limits.JOB_LENGTH_MS_MAX),
             key=key,
             by_due=True,
+            overdue_ms=min(max(0, -delay_ns) // _NS_PER_MS, limits.JOB_LENGTH_MS_MAX),
+            is_id=True,
         )
         until_s = self._clock() + RESERVED_S
         while True:
@@ -444,7 +450,8 @@ class _Connection:
     async def _ask_for_job(self, wait_ms: int) -> Reserved:
         until_s = self._clock() + wait_ms / 1000
         while True:
-            outcome = await self._desk.ask(ReserveJobs((TUBE,), limit=1, wait_ms=wait_ms))
+            command = ReserveJobs((TUBE,), limit=1, wait_ms=wait_ms, hold_ms=HOLD_MS)
+            outcome = await self._desk.ask(command)
             if isinstance(outcome, Reserved):
                 return outcome
             wait_ms = round((until_s - self._clock()) * 1000)
