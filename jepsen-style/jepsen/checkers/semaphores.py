@@ -1,6 +1,7 @@
 """K4: no more units are out than there are, and what is out and what is free make the limit.
 
-RULE: judges what holders had for sure (see the package), and what reads say of themselves.
+RULE: judges what holders had for sure (see the package), and what reads say of themselves. A limit is
+known from `semaphore.set` only.
 
 | f | key | invoke | ok |
 |---|---|---|---|
@@ -35,6 +36,7 @@ class Capacity:
         for hold in holds:
             if hold.is_sure:
                 by_name.setdefault(hold.what[1], []).append(hold)
+        judged = 0
         for name, some in by_name.items():
             some.sort(key=lambda hold: hold.from_ns)
             active: list[Hold] = []
@@ -44,6 +46,7 @@ class Capacity:
                 out = sum(other.units for other in active)
                 since_ns = min(other.call.start_ns for other in active)
                 most = limits.most(name, since_ns, hold.from_ns)
+                judged += most is not None
                 if most is not None and out > most:
                     complaints.add(
                         f"{out} units of {name!r} are out, and its limit is {most}",
@@ -58,7 +61,7 @@ class Capacity:
             f"{tell(len(holds), 'grant')} of {tell(len(limits.sets), 'semaphore')}, "
             f"{tell(reads, 'read')}",
             str(rates),
-            seen=len(holds),
+            seen=judged,
         )
 
 
