@@ -1,4 +1,4 @@
-"""The command line: `coterie serve`, `dev`, `demo`, `status`, `lock`, `transfer`.
+"""The command line: `coterie serve`, `dev`, `demo`, `status`, `lock`, `transfer`, `import`.
 
 RULE: words to calls and answers to words. A command is loaded when it is asked for, and heavy
 libraries inside it when they are needed: start-up is felt.
@@ -12,7 +12,10 @@ import click
 
 from cluster import __version__
 
-COMMANDS = ("serve", "dev", "demo", "status", "lock", "transfer")
+COMMANDS = ("serve", "dev", "demo", "status", "lock", "transfer", "import")
+
+# No module can have the name of a keyword.
+_MODULES = {"import": "importing"}
 
 
 class LazyGroup(click.Group):
@@ -26,7 +29,8 @@ class LazyGroup(click.Group):
         """Load one command; None where there is no such."""
         if cmd_name not in COMMANDS:
             return None
-        found: click.Command = importlib.import_module(f"cluster.cli.{cmd_name}").command
+        module = _MODULES.get(cmd_name, cmd_name)
+        found: click.Command = importlib.import_module(f"cluster.cli.{module}").command
         return found
 
 

@@ -9,6 +9,7 @@
 //	latency ADDR ROUNDS              put and next, one after the other: milliseconds
 //	server                           a net/rpc server of the same methods; prints its address
 //	snapshot FILE JOBS               a jobs.snapshot
+//	ticketd FOLDER                   sessions.gob and resources.gob, as ticketd writes them
 //	values                           gob values of all kinds, in hex, each with its JSON
 package main
 
@@ -269,10 +270,14 @@ func snapshot(file string, jobs int) {
 		e := gob.NewEncoder(record)
 		body := bytes.Repeat([]byte{byte(i)}, i*37%3000)
 		if i == 7 {
-			body = bytes.Repeat([]byte("large "), 20000)
+			body = bytes.Repeat([]byte("large "), 11000)
+		}
+		id := fmt.Sprintf("job %d", i)
+		if i%10 == 3 {
+			id = fmt.Sprintf("\x00%d", i)
 		}
 		for _, value := range []any{
-			fmt.Sprintf("job %d\x01", i), int32(i % 5), int64(1_577_836_800_000_000_000 + i*1_000_000_007),
+			id, int32(i % 5), int64(1_577_836_800_000_000_000 + i*1_000_000_007),
 			int64(time.Duration(i) * time.Second), body,
 		} {
 			if err := e.Encode(value); err != nil {
@@ -286,6 +291,70 @@ func snapshot(file string, jobs int) {
 	if err := out.Close(); err != nil {
 		log.Fatal(err)
 	}
+}
+
+// Of ticketd: sessions and tickets know one another; those within others are shown without theirs.
+
+type ticketdSession struct {
+	Name      string
+	Id        string
+	Src       string
+	Ttl       int
+	Tickets   []*ticketdTicket
+	Issuances []*ticketdTicket
+}
+
+type ticketdTicket struct {
+	Name         string
+	ResourceName string
+	Data         []byte
+	Issuer       *ticketdSession
+	Claimant     *ticketdSession
+}
+
+type ticketdResource struct {
+	Name    string
+	IsLock  bool
+	Tickets map[string]*ticketdTicket
+}
+
+func ticketd(folder string) {
+	write := func(name string, records ...any) {
+		out, err := os.Create(folder + "/" + name)
+		if err != nil {
+			log.Fatal(err)
+		}
+		e := gob.NewEncoder(out)
+		for _, record := range records {
+			if err := e.Encode(record); err != nil {
+				log.Fatal(err)
+			}
+		}
+		if err := out.Close(); err != nil {
+			log.Fatal(err)
+		}
+	}
+	issuer := &ticketdSession{Name: "issuer", Id: "1VQdYEgVvTrYZdLCLBcCSKRgiSa", Src: "10.0.0.1:50000", Ttl: 60000}
+	worker := &ticketdSession{Id: "1VQdYEgVvTrYZdLCLBcCSKRgiSb", Src: "10.0.0.2:50000", Ttl: 5}
+	gone := &ticketdSession{Name: "gone", Id: "1VQdYEgVvTrYZdLCLBcCSKRgiSc"}
+	free := &ticketdTicket{"free", "build", []byte("FOO"), issuer, nil}
+	taken := &ticketdTicket{"taken", "build", []byte{0, 255}, issuer, worker}
+	lost := &ticketdTicket{"lost", "build", nil, issuer, gone}
+	orphan := &ticketdTicket{"orphan", "build", nil, gone, nil}
+	lock := &ticketdTicket{"deploy", "deploy", nil, worker, worker}
+	full := *issuer
+	full.Issuances = []*ticketdTicket{free, taken, lost}
+	holder := *worker
+	holder.Tickets = []*ticketdTicket{taken}
+	holder.Issuances = []*ticketdTicket{lock}
+	write("sessions.gob", full, holder)
+	write("resources.gob",
+		ticketdResource{"build", false, map[string]*ticketdTicket{
+			"free": free, "taken": taken, "lost": lost, "orphan": orphan,
+		}},
+		ticketdResource{"deploy", true, map[string]*ticketdTicket{"deploy": lock}},
+		ticketdResource{"empty", false, nil},
+	)
 }
 
 type inner struct {
@@ -357,6 +426,8 @@ func main() {
 		server()
 	case len(arguments) == 3 && arguments[0] == "snapshot":
 		snapshot(arguments[1], number(arguments[2]))
+	case len(arguments) == 2 && arguments[0] == "ticketd":
+		ticketd(arguments[1])
 	case len(arguments) == 1 && arguments[0] == "values":
 		values()
 	default:
