@@ -24,6 +24,8 @@ sys.path.insert(1, str(ROOT))
 from jepsen import nemeses, runner, toxiproxy, workloads  # noqa: E402
 from jepsen.preload import clock, disk  # noqa: E402
 from jepsen.runner import Outcome, Plan, Tools  # noqa: E402
+from jepsen.system import COTERIE, System  # noqa: E402
+from jepsen.zoo import serve  # noqa: E402
 
 from cluster.cli import processes  # noqa: E402
 from tests.tools import toxiproxy_server  # noqa: E402
@@ -178,6 +180,7 @@ def _options() -> argparse.Namespace:
     add("--out", type=Path, default=STORE, metavar="FOLDER")
     add("--smoke", action="store_true", help="a fixed choice of short runs")
     add("--soak", type=float, default=0.0, metavar="HOURS", help="seed after seed")
+    add("--plant", metavar="NAME", help="a bug of the zoo in every node")
     add("--list", action="store_true", help="what there is to choose from")
     return parser.parse_args()
 
@@ -205,6 +208,7 @@ def _plans(options: argparse.Namespace) -> Iterator[Plan]:
         first, _, after = options.seeds.partition(":")
         seeds = range(int(first), int(after))
     minutes = options.minutes or 3.0
+    system = _system(options)
     each = SMOKE_S / 60 if options.smoke else minutes / max(1, len(chosen) * len(seeds))
     for seed in seeds:
         for workload, nemesis in chosen:
@@ -217,7 +221,17 @@ def _plans(options: argparse.Namespace) -> Iterator[Plan]:
                 nodes=options.nodes,
                 slots=options.slots,
                 kills=options.kills,
+                system=system,
             )
+
+
+def _system(options: argparse.Namespace) -> System:
+    """What nodes are to be.
+
+    Raises:
+        KeyError: there is no such plant.
+    """
+    return COTERIE if options.plant is None else serve.system_of(options.plant)
 
 
 def _workloads(text: str) -> list[str]:

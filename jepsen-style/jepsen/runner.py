@@ -30,6 +30,7 @@ from jepsen.checkers.replicas import Replicas
 from jepsen.history import Line, Recorder, Type
 from jepsen.nemeses.base import FACTS
 from jepsen.nemeses.kills import LeaderKills
+from jepsen.system import COTERIE, System
 from jepsen.testbed import Testbed
 from jepsen.toxiproxy import Server
 from jepsen.verdicts import Verdict, accept, reject, undecided
@@ -63,6 +64,7 @@ class Plan:
         minutes: of load under faults.
         kills: kill the leader so often, in place of a nemesis and its minutes; 0 for not.
         out: where the run's folder is made, named by workload, nemesis and seed.
+        system: what a node is.
     """
 
     workload: str
@@ -73,13 +75,15 @@ class Plan:
     nodes: int = 3
     slots: int = 4
     kills: int = 0
+    system: System = COTERIE
 
     @property
     def name(self) -> str:
         """Of the run, and of its folder."""
         size = "" if self.nodes == 3 else f"-{self.nodes}nodes"
+        system = f"-{self.system.name}" if self.system.name else ""
         nemesis = f"{self.kills}kills" if self.kills else self.nemesis
-        return f"{self.workload}-{nemesis}-{self.seed}{size}"
+        return f"{self.workload}-{nemesis}-{self.seed}{size}{system}"
 
     @property
     def replay(self) -> str:
@@ -91,6 +95,8 @@ class Plan:
             words.append(f"--minutes {self.minutes:g}")
         if self.nodes != 3:
             words.append(f"--nodes {self.nodes}")
+        if self.system.words:
+            words.append(self.system.words)
         return " ".join(words)
 
 
@@ -250,6 +256,7 @@ async def _on_a_cluster(
         equipment=needs,
         shim=tools.shim,
         faketime=tools.faketime,
+        system=plan.system,
     ) as bed:
         arena = Arena(recorder, random.Random(f"{plan.seed}/clients"), bed.slot_endpoints)
         recorder.note(FACTS, Type.INFO, "node.watched", "", {"nodes": list(bed.names)})

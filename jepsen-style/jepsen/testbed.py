@@ -39,6 +39,7 @@ from jepsen.ports import claimed_ports
 from jepsen.preload.clock import NodeClock
 from jepsen.preload.disk import NodeDisk
 from jepsen.progress import STILL_S, Progress, until
+from jepsen.system import COTERIE, System
 from jepsen.toxiproxy import Link, Server, Stream
 
 SETTINGS: Final[Mapping[str, object]] = {
@@ -158,6 +159,7 @@ class Testbed(LocalCluster):
         slots: how many slots of clients.
         settings: of every node, over those above.
         equipment: "shim" and "faketime" load these into every node.
+        system: what a node is.
 
     Attributes:
         peers: (source, target) -> the way from one to the other.
@@ -182,6 +184,7 @@ class Testbed(LocalCluster):
         equipment: Collection[str] = (),
         shim: Path | None = None,
         faketime: Path | None = None,
+        system: System = COTERIE,
     ):
         members = [
             Member(f"n{number}", Address(HOST, ports.pop()), Address(HOST, ports.pop()))
@@ -191,6 +194,7 @@ class Testbed(LocalCluster):
         self.root = folder
         self.slots = slots
         self.equipment = frozenset(equipment)
+        self.system = system
         self.progress = Progress()
         self.watch = Watch()
         self.ends: list[End] = []
@@ -269,10 +273,7 @@ class Testbed(LocalCluster):
                 continue
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                "-P",
-                "-m",
-                "cluster.cli",
-                "serve",
+                *self.system.arguments,
                 "--config",
                 str(self._settings_file(name)),
                 env=self._environ(name),
@@ -589,6 +590,9 @@ class Testbed(LocalCluster):
         """Of a node: no settings of ours, the place we were imported from, what is preloaded."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("COTERIE_")}
         places = [str(Path(cluster.__file__).parents[1]), *filter(None, [kept.get("PYTHONPATH")])]
+        if self.system is not COTERIE:
+            # Programs of ours that are no nodes as we ship them stand beside this file.
+            places.insert(0, str(Path(__file__).parents[1]))
         # SIGABRT makes it write where every thread stands.
         kept["PYTHONFAULTHANDLER"] = "1"
         kept["PYTHONPATH"] = os.pathsep.join(places)
@@ -601,7 +605,7 @@ class Testbed(LocalCluster):
             kept |= self.disks[name].environ()
         if preloaded:
             kept["LD_PRELOAD"] = " ".join(preloaded)
-        return kept
+        return kept | dict(self.system.environ)
 
     def _heard(self, name: str, line: str) -> None:
         self._words[name].append(line)
@@ -640,6 +644,7 @@ async def opened(
     equipment: Collection[str] = (),
     shim: Path | None = None,
     faketime: Path | None = None,
+    system: System = COTERIE,
 ) -> AsyncIterator[Testbed]:
     """Run a cluster that serves; it ends with the block, and with us however we end.
 
@@ -660,6 +665,7 @@ async def opened(
             equipment=equipment,
             shim=shim,
             faketime=faketime,
+            system=system,
         )
         try:
             async with bed:

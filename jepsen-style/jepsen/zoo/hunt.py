@@ -1,0 +1,123 @@
+"""The hunt: seed after seed, or run after run, until a check finds the bug; then without the bug.
+
+RULE: finds and compares, prints nothing. A bug counts as found when a check that it names complains;
+one that something else complains of first is told as such. The same seeds must be silent without
+the bug: a check that always complains finds everything.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from jepsen.zoo.registry import ZOO
+from jepsen.zoo.species import Plant, Simulated, planted
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What came of one hunt.
+
+    Attributes:
+        where: "simulator", or the workload and nemesis of real runs.
+        by: the check that complained first; empty where none did in the whole budget.
+        right: it is one of those that the plant names.
+        after: seeds or runs it took, the last of them included; the budget where nothing did.
+        detail: the complaint, shortened.
+        replay: the command that shows it again.
+        false_alarm: what complained though nothing was planted; empty is as it should be.
+        spent: virtual seconds of all seeds, or real seconds under faults.
+    """
+
+    name: str
+    where: str
+    by: str
+    right: bool
+    after: int
+    detail: str
+    replay: str
+    false_alarm: str
+    spent: float
+
+    @property
+    def passed(self) -> bool:
+        """Found, by what should find it, and by nothing when it was not there."""
+        return self.right and not self.false_alarm
+
+
+def in_simulator(name: str, *, budget: int | None = None) -> Found:
+    """Hunt one plant in the simulator.
+
+    Args:
+        budget: seeds; the plant's own when none is given.
+    """
+    # The simulator logs each trouble of the library; here they are the subject.
+    logging.disable(logging.CRITICAL)
+    plant = ZOO[name]
+    hunt = plant.simulated
+    assert hunt is not None, f"{name} is not hunted in the simulator"
+    spent, after = 0.0, 0
+    for seed in range(budget or hunt.budget):
+        result = simulated(hunt, seed, plant)
+        after += 1
+        spent += result.virtual_us / 1e6
+        if result.invariant is not None:
+            break
+    else:
+        return Found(name, "simulator", "", False, after, "", replay(plant, 0), "", spent)
+    false_alarm = ""
+    for clean in range(seed + 1):
+        without = simulated(hunt, clean, None)
+        if without.invariant is not None:
+            false_alarm = f"seed {clean}: {without.invariant}: {without.detail}"[:300]
+            break
+    return Found(
+        name,
+        "simulator",
+        result.invariant,
+        result.invariant in hunt.laws,
+        after,
+        result.detail[:300],
+        replay(plant, seed),
+        false_alarm,
+        spent,
+    )
+
+
+def simulated(hunt: Simulated, seed: int, plant: Plant | None) -> Any:
+    """Run one seed of a hunt, with the bug or without; gives the simulator's result."""
+    # Not imported by name: the simulator belongs to the tests, and real nodes need none of it.
+    plans = importlib.import_module("tests.simulation.plan")
+    runs = importlib.import_module("tests.simulation.run")
+    ablations = importlib.import_module("tests.simulation.ablations")
+    plan = ablations.change_of(hunt)(
+        plans.make_plan(
+            seed,
+            profile=hunt.profile,
+            nodes=hunt.nodes,
+            seconds=hunt.seconds,
+            workload=hunt.workload,
+        )
+    )
+    with planted(plant):
+        return runs.simulate(plan)
+
+
+def replay(plant: Plant, seed: int) -> str:
+    """The command line that runs this seed of the simulator again, and tells its story."""
+    hunt = plant.simulated
+    assert hunt is not None
+    words = [
+        "python -m tests.simulation",
+        f"--ablate {plant.name}",
+        f"--profile {hunt.profile}",
+        f"--workload {hunt.workload}",
+        f"--seeds {seed}",
+    ]
+    if hunt.nodes is not None:
+        words.append(f"--nodes {hunt.nodes}")
+    if hunt.seconds != 25.0:
+        words.append(f"--seconds {hunt.seconds:g}")
+    return " ".join([*words, "--trace"])
