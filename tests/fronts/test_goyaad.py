@@ -358,7 +358,8 @@ async def test_inspect_shows_jobs_of_beanstalkd_s_clients(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "job_id", ["\x00", "\x01\x02\n", "ключ", "a" * limits.JOB_KEY_LENGTH_MAX, "\udcff\udc80", "0"]
+    "job_id",
+    ["\x00", "\x01\x02\n", "ключ", "a" * limits.JOB_KEY_LENGTH_MAX, "\udcff\udc80", "0", "é\x85"],
 )
 async def test_ids_are_any_bytes(place: Place, job_id: str) -> None:
     """Control characters and broken UTF-8 among them."""
@@ -383,6 +384,7 @@ def test_an_id_is_one_key_and_back(foreign: str) -> None:
             key = names.key_of(one)
             assert key is not None
             assert key.encode().decode() == key
+            assert not any(ord(letter) < 0x20 or 0x7F <= ord(letter) <= 0x9F for letter in key)
             assert names.id_of(key, 7) == one
     assert names.id_of(None, 7) == "7"
     assert names.id_of("goyaad-hex:zz", 7) == "goyaad-hex:zz"
@@ -483,6 +485,19 @@ async def test_a_half_closed_connection_is_answered(place: Place) -> None:
     with contextlib.suppress(RpcError):
         await answers[2]
     await until(lambda: place.jobs("ready") == ["a"])
+
+
+async def test_a_message_that_never_ends_is_not_held(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is its connection; one that is silent between two messages stays."""
+    monkeypatch.setattr(goyaad, "MESSAGE_S", 0.02)
+    here = await place.client()
+    reader, writer = await asyncio.open_connection(*place.front.addresses[0])
+    writer.write(b"\xfd\x10\x00\x00" + b"x" * 100)
+    assert await reader.read() == b""
+    writer.close()
+    assert await here.ping() == "pong"
 
 
 async def test_an_election_is_waited_for(place: Place) -> None:

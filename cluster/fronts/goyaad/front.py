@@ -78,6 +78,9 @@ INSPECT_MAX: Final = 10_000
 INSPECT_BYTES_MAX: Final = 16 * 1024 * 1024
 _INSPECT_PAGE = 250
 
+MESSAGE_S: Final = 60.0
+"""How long the next bytes of a message that has begun may take."""
+
 _LOOK_S = 1.0
 _PAUSE_S = 0.05
 _NS_PER_MS = 1_000_000
@@ -234,18 +237,25 @@ class _Connection:
 
     async def _take_in(self) -> None:
         try:
-            while data := await self._reader.read(READ_BYTES):
+            while data := await self._read():
                 for asked in self._requests.feed(data):
                     await self._room()
                     self._begin(asked)
         except BrokenStream as error:
             _log.info("a client of goyaad's makes no sense", why=str(error))
             return
-        except ConnectionError:
+        except (ConnectionError, TimeoutError):
             return
         last = self._requests.end()
         if last is not None:
             self._begin(last)
+
+    async def _read(self) -> bytes:
+        if self._requests.is_between:
+            return await self._reader.read(READ_BYTES)
+        # What has come of a message is held: not for ever.
+        async with asyncio.timeout(MESSAGE_S):
+            return await self._reader.read(READ_BYTES)
 
     async def _room(self) -> None:
         """Wait until there is room for one more request."""

@@ -78,6 +78,11 @@ class Requests:
         self._has_types = False
         self._ready: deque[Asked] = deque()
 
+    @property
+    def is_between(self) -> bool:
+        """Nothing of a message has come that is not finished."""
+        return self._messages.is_between
+
     def feed(self, data: bytes) -> Iterator[Asked]:
         """Take in what arrived; gives each request that is whole now.
 
