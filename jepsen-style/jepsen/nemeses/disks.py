@@ -39,8 +39,13 @@ def power_lost(who: str, *, everything: bool) -> Make:
                 case _:
                     nodes = scene.some_nodes(1)
             try:
+                # A write is unsynced for a moment only: slow syncs make the moment long.
+                for name in nodes:
+                    bed.disks[name].slow_syncs(scene.rng.choice([0, 20, 100, 300]))
+                await scene.rest(scene.seconds(0.3, 1.0))
                 await bed.kill9(*nodes, children=True)
                 for name in nodes:
+                    bed.disks[name].behave()
                     loss = bed.disks[name].lose_power(None if everything else scene.rng)
                     scene.fact(
                         "power.lost",
@@ -85,12 +90,14 @@ def failing(what: str, *, of_leader: bool, lose_power: bool = False) -> Make:
             name = leader if of_leader else scene.rng.choice(others)
             disk, after = bed.disks[name], scene.rng.randint(0, 20)
             bed.excuse(name, FATAL)
+            before = disk.counts
             try:
                 order(disk, after)
                 yield {"nodes": [name], "what": what, "after": after}
             finally:
                 ended = name not in bed.running
-                scene.fact("disk.failed", name, ended=ended, faults=disk.counts["faults"])
+                counts = {key: count - before[key] for key, count in disk.counts.items()}
+                scene.fact("disk.failed", name, ended=ended, **counts)
                 # A node that goes on after a refused write may have a hole where it thinks it has
                 # none: it must stop by itself or have been refused nothing.
                 if not ended:
