@@ -230,7 +230,7 @@ class Tickets:
         is_new = ticket is None
         if ticket is None:
             token = core.tokens.next()
-            ticket = Ticket(name, token, session.id, token, core.now_ms, None, False)
+            ticket = Ticket(name, token, session.id, token, core.now_ms, b"", False)
             self.resources.add(resource, ticket)
             core.took(session, _owned(name, ISSUED, ticket), token)
             self._tell("issued", name, ticket, session.id, token)
