@@ -28,6 +28,7 @@ def _of(module: str) -> Make:
 
 MAKERS: Mapping[str, Make] = MappingProxyType(
     {
+        "ticketd": _of("ticketd.server"),
         "sync": _of("sync"),
         "session-queue": _of("waitingroom"),
         "goyaad": _of("goyaad.front"),
