@@ -35,8 +35,9 @@ PATIENCE_S = 20.0
 # Tubes that the control connection watches stay, and may be paused; the others come and go.
 STAYING = ("default", "stays", "s.t-a+y/s;$_(1)")
 GOING = ("goes", "goes.too")
-SLEEP_MS = 1_400
-"""Far from all whole seconds, also when there are two."""
+SLEEP_MS = 1_500
+"""Lengths of time that matter are 1 or 3 seconds, and warnings come a second before: half a second
+lies between the sleep and all of them."""
 
 _CONNECTIONS = 4
 _MASKED = re.compile(
@@ -199,11 +200,11 @@ def drawn(seed: int) -> Script:
     """Draw a script; one in eight has sleeps in it, and lengths of time that matter."""
     rng = random.Random(seed)
     script = Script(seed, seed % 8 == 0, rng.choice((65_535, 65_535, 100, 10)))
-    sleeps = 2 if script.has_sleeps else 0
-    timeouts = (0, 1, 2, 30) if script.has_sleeps else (0, 30)
-    for at in range(35 if script.has_sleeps else 60):
+    sleeps = 1 if script.has_sleeps else 0
+    timeouts = (0, 1, 3, 30) if script.has_sleeps else (0, 30)
+    for at in range(30 if script.has_sleeps else 60):
         number, dice = rng.randrange(_CONNECTIONS), rng.random()
-        if sleeps and at % 15 == 12:
+        if sleeps and at == 15:
             sleeps -= 1
             script.steps.append(Step("sleep"))
         elif dice < 0.12:
@@ -291,7 +292,8 @@ def _request(rng: random.Random, script: Script) -> bytes:
 
 def _long(rng: random.Random) -> bytes:
     """A delay that no other has: of those that are due at the same time to the millisecond, the
-    original knows which one was so first, and ours takes the older job."""
+    original knows which one was so first, and ours takes the older job.
+    """
     return b"%d" % rng.randrange(100, 1_000_000)
 
 
@@ -301,7 +303,7 @@ def _put(rng: random.Random, script: Script) -> bytes:
     delay = rng.choice((b"0", b"0", b"0", _long(rng)))
     ttr = rng.choice((b"60", b"4294967295"))
     if script.has_sleeps:
-        delay = rng.choice((delay, b"1", b"2"))
+        delay = rng.choice((delay, b"1", b"3"))
         ttr = rng.choice((ttr, b"0", b"1", b"3"))
     head = b"put %b %b %b %d\r\n" % (_pri(rng), delay, ttr, size)
     end = b"\r\n" if rng.random() < 0.93 or size > script.job_bytes_max else b"xy"

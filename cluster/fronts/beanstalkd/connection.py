@@ -97,6 +97,7 @@ class Connection:
         self._watched = [DEFAULT]
         self._is_producer = False
         self._is_worker = False
+        self._is_waiting = False
         self.is_idle = True
 
     async def serve(self) -> None:
@@ -126,10 +127,13 @@ class Connection:
             counts.workers -= self._is_worker
 
     def end(self) -> None:
-        """No further request is carried out; an idle connection ends now."""
+        """No further request is carried out; who is idle or waits is sent away now."""
         self._is_over = True
         if self.is_idle:
             self._writer.close()
+        elif self._is_waiting and self._session is not None:
+            # Before others give back what they have: it must not be given to somebody who goes.
+            self._leases.close(self._session)
 
     # Bytes.
 
@@ -339,6 +343,8 @@ class Connection:
         if not isinstance(outcome, _SESSION_OVER):
             return False
         self._leases.lost(session)
+        if self._session == session:
+            self._lost()  # We had closed it ourselves, as this node goes.
         return True
 
     def _warned_at_ms(self) -> int | None:
@@ -355,6 +361,7 @@ class Connection:
     async def _waited(self, command: Command) -> Outcome | None:
         """Ask what may take long; None if the client closed its side meanwhile."""
         await self._flush()
+        self._is_waiting = True
         asking = asyncio.create_task(self._desk.ask(command))
         try:
             while True:
@@ -373,6 +380,7 @@ class Connection:
                 self._reading = None
                 self._parser.feed(data)
         finally:
+            self._is_waiting = False
             asking.cancel()
 
     # What is done to jobs.
