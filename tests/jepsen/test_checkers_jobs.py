@@ -259,3 +259,44 @@ def test_slots_that_may_overlap_may_have_two_workers() -> None:
     work(story, "a", ("tick", 5), slot_ms=1_000)
     work(story, "b", ("tick", 6), slot_ms=2_000)
     assert TASKS.check(story.lines).passed
+
+
+def clock(story: Story, fired: int, missed: int, next_ms: int | None, **more: Any) -> None:
+    """A look at the scheduled task."""
+    task = {"id": "tick", "fired": fired, "skipped": 0, "missed": missed, "schedule": EVERY}
+    story.did("task.read", "p", sessions=[], tasks=[{**task, "next_slot_ms": next_ms, **more}])
+
+
+def test_every_slot_is_counted_once() -> None:
+    """Fired, missed or buffered; while the next is not known nothing is said."""
+    story = pool()
+    work(story, "a", ("x", 5))
+    clock(story, 3, 0, 5_000)
+    clock(story, 4, 0, None)
+    clock(story, 5, 0, 7_000)
+    clock(story, 5, 2, 10_000, buffered_slot_ms=9_000)
+    verdict = TASKS.check(story.lines)
+    assert verdict.passed, verdict
+    assert "5 slots counted" in verdict.summary
+
+
+@pytest.mark.parametrize("fired", [3, 5], ids=["left out", "twice"])
+def test_a_slot_left_out_or_run_twice_is_found(fired: int) -> None:
+    """Between two looks."""
+    story = pool()
+    work(story, "a", ("x", 5))
+    clock(story, 3, 0, 5_000)
+    clock(story, fired, 0, 6_000)
+    verdict = TASKS.check(story.lines)
+    assert verdict.valid is False
+    assert len(verdict.counterexample) == 4
+
+
+def test_a_schedule_that_was_touched_is_not_counted() -> None:
+    """A pause leaves slots out, and is meant to."""
+    story = pool()
+    work(story, "a", ("x", 5))
+    clock(story, 3, 0, 5_000)
+    story.did("task.pause", "p", {"id": "tick"}, paused=True)
+    clock(story, 3, 0, 9_000)
+    assert TASKS.check(story.lines).passed

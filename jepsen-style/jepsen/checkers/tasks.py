@@ -10,10 +10,13 @@ RULE: judges runs that workers had for sure, and what reads of a pool say of the
 | `task.release` | pool | `session`, `tasks: [{id, token}]` | `released: [id]`, `refused` |
 | `task.leave` | pool | `session` | – |
 | `task.remove` | pool | `id` | – |
-| `task.read` | pool | – | `share`, `sessions: [{session, held, share}]`, `task_count`, `run_count`, `free_count`, `tasks: [{id, state, holder, token, runs: [{slot_ms, holder, token}], fired, skipped, missed, schedule}]` |
+| `task.read` | pool | – | `share`, `sessions: [{session, held, share}]`, `task_count`, `run_count`, `free_count`, `tasks: [{id, state, holder, token, runs: [{slot_ms, holder, token}], fired, skipped, missed, schedule: {every_ms, paused}, next_slot_ms, buffered_slot_ms}]` |
 
 The pool's `Work` answers all that the session holds, not only what is new. One session uses a pool
 from one process at a time. `slot_ms` is wall time of the schedule.
+
+Slots are counted between two reads: what was fired, skipped, missed and buffered since must be as many
+as there are slots from the one's `next_slot_ms` to the other's, whatever clocks and nodes did between.
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ class Tasks:
         complaints = Complaints(self.name)
         pools = sorted({call.key for call in made if call.f.startswith("task.")})
         holds = 0
-        reads = 0
+        reads = slots = 0
         for pool in pools:
             some = [call for call in made if call.key == pool and call.f.startswith("task.")]
             schedules = _schedules(some)
@@ -67,8 +70,10 @@ class Tasks:
             looks = [call for call in some if call.f == "task.read" and call.is_ok]
             reads += len(looks)
             _reads(pool, looks, complaints)
+            slots += _slots(pool, some, looks, complaints)
         return complaints.verdict(
-            f"{tell(holds, 'run')} given out of {tell(len(pools), 'pool')}, {tell(reads, 'read')}",
+            f"{tell(holds, 'run')} given out of {tell(len(pools), 'pool')}, {tell(reads, 'read')}, "
+            f"{tell(slots, 'slot')} counted",
             str(rates),
             seen=holds,
         )
@@ -242,3 +247,48 @@ def _reads(pool: str, looks: Sequence[Call], complaints: Complaints) -> None:
                         call,
                     )
             last[id] = (call, task)
+
+
+def _slots(pool: str, some: Sequence[Call], looks: Sequence[Call], complaints: Complaints) -> int:
+    """Every slot becomes one of four things, once. Returns how many slots were counted."""
+    changes: dict[str, list[Call]] = {}
+    for call in some:
+        ids = [str(call.value.get("id"))]
+        if call.f == "task.put":
+            ids = [str(task["id"]) for task in call.value.get("tasks", ())]
+        elif call.f not in {"task.pause", "task.resume", "task.remove", "task.run"}:
+            continue
+        for id in ids:
+            changes.setdefault(id, []).append(call)
+    counted = 0
+    last: dict[str, tuple[Call, int, int]] = {}
+    for call in sorted(looks, key=lambda call: call.end_ns):
+        for task in call.answer.get("tasks") or ():
+            id, every_ms = str(task["id"]), (task.get("schedule") or {}).get("every_ms")
+            next_ms = task.get("next_slot_ms")
+            if is_stale(call) or not every_ms or next_ms is None:
+                # The next slot is being asked for: what lies between is not told yet.
+                continue
+            count = sum(int(task.get(name) or 0) for name in ("fired", "skipped", "missed"))
+            count += task.get("buffered_slot_ms") is not None
+            if id in last:
+                earlier, before, next_before = last[id]
+                is_after = earlier.end_ns < call.start_ns
+                is_same = not any(
+                    change.end_ns > earlier.start_ns and change.start_ns < call.end_ns
+                    for change in changes.get(id, ())
+                )
+                if not is_after:
+                    continue
+                slots, rest = divmod(next_ms - next_before, every_ms)
+                if is_same:
+                    counted += slots
+                    if rest or count - before != slots:
+                        complaints.add(
+                            f"task {id!r} of {pool!r} had {slots} slots, and tells of "
+                            f"{count - before}",
+                            earlier,
+                            call,
+                        )
+            last[id] = call, count, next_ms
+    return counted
