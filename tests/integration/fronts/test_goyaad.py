@@ -118,6 +118,36 @@ async def test_a_job_of_a_client_that_was_killed_waits_for_another(cluster: Fron
     await here.close()
 
 
+async def test_jobs_are_shared_with_clients_of_beanstalkd(cluster: FrontCluster) -> None:
+    """A number there is an id here; a job whose id is no number can be reserved under its own."""
+    (_, here), (_, there), _ = cluster.everywhere("goyaad")
+    client = await GoyaadClient.to(here)
+    await _empty(client)
+    node = next(name for name, at in cluster.everywhere("goyaad") if at == there)
+    reader, writer = await asyncio.open_connection(*cluster.at(node, "beanstalkd"))
+
+    async def say(line: bytes) -> bytes:
+        writer.write(line + b"\r\n")
+        return (await asyncio.wait_for(reader.readline(), CALL_S)).rstrip()
+
+    told = await say(b"put 0 0 60 5\r\nhello")
+    number = told.removeprefix(b"INSERTED ").decode()
+    assert await client.next(10 * SECOND_NS) == {"ID": number, "Body": b"hello"}
+    assert await say(b"delete " + number.encode()) == b"NOT_FOUND"
+    number = await client.put("", b"back")
+    assert await say(b"delete " + number.encode()) == b"DELETED"
+    assert await _error(client.next()) == TIMED_OUT
+    await client.put("a name", b"x")
+    told = await say(b"reserve-with-timeout 10")
+    reserved, _, size = told.removeprefix(b"RESERVED ").partition(b" ")
+    assert (size, await reader.readexactly(3)) == (b"1", b"x\r\n")
+    assert await say(b"delete " + reserved) == b"DELETED"
+    assert await client.put("a name") == ""
+    await _empty(client)
+    writer.close()
+    await client.close()
+
+
 async def test_the_load_test_of_the_original(cluster: FrontCluster) -> None:
     """In Go: five connections, each shared by a producer, a loop of Next and its cancels."""
     program = go_programs.program("goyaad")
