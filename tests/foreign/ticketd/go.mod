@@ -1,0 +1,3 @@
+module coterie.test/foreign/ticketd
+
+go 1.22
