@@ -6,7 +6,7 @@ Facts: `heal` (see the package; its value may have `election_ms`, the longest el
 Reads every operation's `f`, `key`, `wait_ms` of its invoke, and times:
 
 - after the last `heal` each key that is used has an answer of the cluster (ok, or a refusal by the
-  machine) within the allowance, from the first request on;
+  machine) before it was asked for longer than the allowance, pauses between requests left out;
 - no operation lasts longer than its `wait_ms` and the allowance, and none is left without an end;
 - no read after it shows a lock or semaphore free with somebody waiting who could have it (`lock.read`:
   `holders` empty and `waiters` not, but for those who wait for several).
@@ -17,7 +17,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from jepsen.checkers.reading import MS, Call, Complaints, attempts, facts, is_stale, tell
+from jepsen.checkers.reading import (
+    FOR_EVER_NS,
+    MS,
+    Call,
+    Complaints,
+    attempts,
+    facts,
+    is_stale,
+    tell,
+)
 from jepsen.history import Line, Type
 from jepsen.verdicts import Verdict, undecided
 
@@ -55,7 +64,7 @@ class Progress:
             return verdict
         keys, slowest_ms, allowed_ms = self._recovered(made, healed[-1], complaints)
         return complaints.verdict(
-            f"{tell(keys, 'key')} answered within {slowest_ms} ms of being asked after healing "
+            f"{tell(keys, 'key')} answered within {slowest_ms} ms of asking after healing "
             f"({allowed_ms} ms allowed); {tell(len(made), 'request')}, {tell(queues, 'queue')} "
             "looked at"
         )
@@ -83,28 +92,31 @@ class Progress:
         slowest_ms = 0
         for (room, key), some in asked.items():
             answered = [call for call in some if call.is_ok or call.code]
-            if not answered:
-                # Who was asked once and left alone was not given the time.
-                asked_ms = (some[-1].lines[-1].time_ns - some[0].start_ns) // MS
-                if asked_ms <= allowed_ms:
-                    continue
-                complaints.add(
-                    f"{room} {key!r} was never answered after healing", heal, some[0], some[-1]
-                )
-                continue
-            took_ms = min(
-                (call.end_ns - some[0].start_ns) // MS - int(call.value.get("wait_ms") or 0)
-                for call in answered
-            )
-            slowest_ms = max(slowest_ms, took_ms)
+            first = min(answered, key=lambda call: call.end_ns, default=None)
+            took_ms = _asked_ms(some, FOR_EVER_NS if first is None else first.end_ns)
+            if first is not None:
+                took_ms -= int(first.value.get("wait_ms") or 0)
+                slowest_ms = max(slowest_ms, took_ms)
+            # Who was asked once and left alone was not given the time.
             if took_ms > allowed_ms:
                 complaints.add(
-                    f"{room} {key!r} was first answered {took_ms} ms after it was asked",
+                    f"{room} {key!r} was asked for {took_ms} ms after healing, and "
+                    + ("never answered" if first is None else "answered then"),
                     heal,
                     some[0],
-                    answered[0],
+                    first or some[-1],
                 )
         return len(asked), slowest_ms, allowed_ms
+
+
+def _asked_ms(some: Sequence[Call], until_ns: int) -> int:
+    """How long somebody was waiting for an answer, pauses between requests left out."""
+    asked_ns = known_ns = 0
+    for call in sorted(some, key=lambda call: call.start_ns):
+        end_ns = min(call.lines[-1].time_ns, until_ns)
+        asked_ns += max(0, end_ns - max(call.start_ns, known_ns))
+        known_ns = max(known_ns, end_ns)
+    return asked_ns // MS
 
 
 def _queues(made: Sequence[Call], complaints: Complaints) -> int:
