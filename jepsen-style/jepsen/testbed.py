@@ -36,7 +36,7 @@ from cluster.cli import processes
 from cluster.cli.local import HOST, LocalCluster, Member
 from cluster.node.config import Address
 from jepsen.ports import claimed_ports
-from jepsen.preload.clock import NodeClock
+from jepsen.preload.clock import NodeClock, clear_after
 from jepsen.preload.disk import NodeDisk
 from jepsen.progress import STILL_S, Progress, until
 from jepsen.system import COTERIE, System
@@ -628,6 +628,8 @@ class Testbed(LocalCluster):
         expected = returncode == AS_ASKED or returncode in self._excused[name]
         words = tuple(self._words[name])[-12:]
         self.ends.append(End(name, time.monotonic_ns(), returncode, expected, words))
+        if self.faketime is not None:
+            clear_after(self.pid_of(name))
         self._logs[name].write(f"--- {name} {processes.ending_of(returncode)}\n")
         self._logs[name].flush()
         self.progress.mark()

@@ -24,6 +24,9 @@ _PLACES: Final = (
 )
 
 
+_SHARED: Final = Path("/dev/shm")
+
+
 def find() -> Path | None:
     """The library, for programs with threads; None where it is not installed."""
     return next((Path(place) for place in _PLACES if Path(place).exists()), None)
@@ -73,10 +76,14 @@ class NodeClock:
         environ = {
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_CACHE_DURATION": "1",
-            # Killed processes would leave their shared memory behind.
-            "FAKETIME_DISABLE_SHM": "1",
         }
         if self.monotonic_rate == 1.0:
             environ["FAKETIME_DONT_FAKE_MONOTONIC"] = "1"
             environ["DONT_FAKE_MONOTONIC"] = "1"
         return environ
+
+
+def clear_after(pid: int) -> None:
+    """Remove the shared memory that the library makes for each process; a killed one leaves it."""
+    for name in (f"faketime_shm_{pid}", f"sem.faketime_sem_{pid}"):
+        (_SHARED / name).unlink(missing_ok=True)
