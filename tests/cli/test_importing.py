@@ -25,8 +25,10 @@ from cluster.cli.importing import beanstalkd, carry, goyaad, session_queue, tick
 from cluster.cli.importing import sync as fifo_sync
 from cluster.cli.importing.journal import BLOCK_BYTES, masked_crc, records
 from cluster.cli.importing.wishes import SourceError
+from cluster.fronts.desk import Desk
 from cluster.fronts.goyaad import names
 from cluster.gateway.server import Gateway, GatewaySettings
+from cluster.machine.commands.rooms import JoinRoom, SetRoom
 from cluster.machine.outcome.jobs import JobInfo
 from tests.cli.running import finish
 from tests.gateway.local_node import LocalNode
@@ -197,18 +199,71 @@ async def test_fifos_of_sync(place: Place, tmp_path: Path) -> None:
     ]
 
 
-async def test_the_room_of_session_queue(place: Place) -> None:
-    """Made with its settings; its secret is told as a setting, its position as a lack."""
-    integers = ["--position", "25", "--window-end", "20", "--next-increment", "0"]
-    settings = ["--window-size", "10", "--window-interval", "30", "--jwt-secret", SECRET]
-    code, out, err = await place.run("session-queue", *integers, *settings)
-    assert code == 1
-    assert "room      1      0      0" in out
-    assert "window end 20, 5 waiting" in out
-    assert f"COTERIE_FRONT_SESSION_QUEUE_SECRET={SECRET}" in err
+def _queue(position: int, window_end: int, *more: str) -> list[str]:
+    integers = ["--position", position, "--window-end", window_end, "--next-increment", 0]
+    settings = ["--window-size", 10, "--window-interval", 30, "--active-windows", 2]
+    return ["session-queue", *map(str, integers), *map(str, settings), *more]
+
+
+async def _as_time_passes(place: Place, words: list[str]) -> tuple[int, str, str]:
+    """Run a command while the cluster's clock goes on."""
+    running = asyncio.create_task(place.run(*words))
+    while not running.done():
+        place.node.advance(100)
+        await asyncio.sleep(0.005)
+    return await running
+
+
+@pytest.mark.parametrize(
+    ("position", "window_end", "expired"),
+    [(0, 10, 0), (7, 10, 0), (25, 20, 0), (2_345, 2_340, 2_320), (38, 40, 20), (31, 40, 20)],
+)
+async def test_the_room_of_session_queue(
+    place: Place, position: int, window_end: int, expired: int
+) -> None:
+    """It stands where the queue stood, whatever had happened there; again, nothing changes."""
+    for _ in range(2):
+        code, out, err = await _as_time_passes(
+            place, _queue(position, window_end, "--jwt-secret", SECRET)
+        )
+        assert (code, out.split()[5:9]) == (0, ["room", "1", "0", "0"]), out
+        assert f"COTERIE_FRONT_SESSION_QUEUE_SECRET={SECRET}" in err
+        room = place.node.machine.rooms.info("session-queue", place.node.now_ms())
+        assert room is not None
+        # All that waits is admitted by and by, as before: look at the room at once.
+        assert (room.joined, room.window_size, room.window_interval_ms) == (position, 10, 30_000)
+        if position <= window_end:
+            assert (room.window_end, room.expired_to) == (window_end, expired)
+        else:
+            assert (room.window_end - window_end) % 10 == 0
+
+
+async def test_a_room_that_is_used_is_left_alone(place: Place) -> None:
+    """Whoever joined there would meet another at the same place."""
+    for command in (SetRoom("session-queue", 10, 30_000, 2), JoinRoom("session-queue")):
+        await Desk(place.node).ask(command)
+    code, out, _ = await _as_time_passes(place, _queue(0, 10))
+    assert (code, "import before anybody joins" in out) == (1, True)
+    code, out, _ = await _as_time_passes(place, _queue(45, 40, "--dry-run"))
+    assert (code, "WOULD TAKE" in out) == (0, True)
     room = place.node.machine.rooms.info("session-queue", place.node.now_ms())
     assert room is not None
-    assert room.window_size == 10
+    assert room.joined == 1
+
+
+@pytest.mark.parametrize(
+    ("position", "window_end", "why"),
+    [(10**9, 10**9, "not given out again"), (5, 40, "further than places were given")],
+)
+async def test_a_queue_that_cannot_have_stood_so(
+    place: Place, position: int, window_end: int, why: str
+) -> None:
+    """What can be made of it is made, and the rest is said."""
+    code, out, _ = await _as_time_passes(place, _queue(position, window_end))
+    assert (code, why in out) == (1, True)
+    room = place.node.machine.rooms.info("session-queue", place.node.now_ms())
+    assert room is not None
+    assert room.joined == (5 if position == 5 else 0)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -44,12 +44,16 @@ class Carrier:
     """Sends wishes.
 
     Args:
-        client: None for a dry run, in which every wish is granted.
+        client: of the cluster.
         progress: is told how many of how many are done.
+        is_dry: every wish is granted, and none is sent.
     """
 
-    def __init__(self, client: Client | None, progress: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, client: Client, progress: Callable[[int, int], None], *, is_dry: bool = False
+    ) -> None:
         self._client = client
+        self.is_dry = is_dry
         self._progress = progress
         self.tally = Tally()
         self._done = 0
@@ -95,27 +99,43 @@ class Carrier:
                 self.tally.unfit.append(Unfit(wish.kind, wish.name, error.detail))
         else:
             self.tally.taken[wish.kind] += 1
-        self._done += 1
-        self._progress(self._done, self._expected)
+        self._step()
         return body
 
+    def took(self, *kinds: str) -> None:
+        """Note what was taken by other ways than wishes."""
+        for kind in kinds:
+            self.tally.taken[kind] += 1
+            self._step()
+
+    def refuse(self, unfit: Unfit) -> None:
+        """Note what cannot be taken."""
+        self.tally.unfit.append(unfit)
+
+    def _step(self) -> None:
+        self._done += 1
+        self._progress(self._done, self._expected)
+
     async def _granted(self, wish: Wish) -> dict[str, object]:
-        if self._client is None:
+        if self.is_dry:
             return {}
-        body = await self._ask(wish.method, wish.path, wish.body, wish.key)
+        body = await self.ask(wish.method, wish.path, wish.body, wish.key)
         if wish.buries:
             job = str(body["job"])
             key = None if wish.key is None else f"{wish.key}-"
             reserve, bury = (path_of("jobs", job, verb) for verb in ("reserve", "bury"))
-            held = await self._ask("POST", reserve, {}, key and f"{key}reserve")
-            await self._ask("POST", bury, {"token": held["token"]}, key and f"{key}bury")
+            held = await self.ask("POST", reserve, {}, key and f"{key}reserve")
+            await self.ask("POST", bury, {"token": held["token"]}, key and f"{key}bury")
         return body
 
-    async def _ask(
-        self, method: str, path: str, body: object, key: str | None
+    async def ask(
+        self, method: str, path: str, body: Mapping[str, object] | None, key: str | None
     ) -> dict[str, object]:
-        assert self._client is not None
-        assert isinstance(body, dict)
+        """Ask the cluster itself, unseen by the tally.
+
+        Raises:
+            CoterieError: it refuses, or does not answer.
+        """
         # Without a key it sets something to a value: again is the same.
         request = Request(method, path, body, key=key, is_repeatable=key is None)
         return (await self._client.call(request, timeout_ms=TIMEOUT_MS)).body

@@ -136,13 +136,12 @@ def session_queue(
     endpoints: tuple[str, ...],
     dry_run: bool,
 ) -> None:
-    """Make the waiting room of session-queue, and tell how its tokens stay valid.
+    """Make the waiting room of session-queue where it stood, and tell how its tokens stay valid.
 
-    Give the three integers, or the Redis that has them.
+    Give the three integers, or the Redis that has them. Import before anybody joins here.
     """
     from cluster.cli.importing import session_queue as source
     from cluster.cli.importing.wishes import SourceError
-    from cluster.node.clock import wall_ms
 
     if redis is not None:
         try:
@@ -157,17 +156,13 @@ def session_queue(
     else:
         queue = source.Queue(position, window_end, next_increment)
 
-    def found() -> Found:
-        return source.found(
-            queue,
-            size=window_size,
-            interval_s=window_interval,
-            active=active_windows,
-            secret=jwt_secret,
-            wall_s=wall_ms() // 1000,
-        )
+    settings = source.Settings(window_size, window_interval, active_windows)
 
-    _take(found, endpoints, dry_run)
+    async def carry(carrier: Carrier) -> list[str]:
+        notes = await source.carry(carrier, queue, settings)
+        return notes if jwt_secret is None else [*notes, source.told_secret(jwt_secret)]
+
+    _run(carry, [], endpoints, dry_run)
 
 
 @command.command("ticketd", short_help="ticketd's sessions.gob and resources.gob")
@@ -277,22 +272,24 @@ def _run(
 
     async def run() -> tuple[Tally, list[str]]:
         async with Client(endpoints) as client:
-            carrier = Carrier(None if dry_run else client, _progress)
+            carrier = Carrier(client, _progress, is_dry=dry_run)
             carrier.tally.unfit.extend(unfit)
             return carrier.tally, await carry(carrier)
 
-    why: CoterieError | None = None
+    why: str | None = None
     try:
         tally, notes = asyncio.run(run())
     except CoterieError as error:
-        why = error
+        why = error.detail
+    except TimeoutError:
+        why = "the room's window does not move"
     except BaseExceptionGroup as group:
         first = group.split(CoterieError)[0]
         if first is None:
             raise
-        why = next(error for error in _leaves(first) if isinstance(error, CoterieError))
+        why = next(one.detail for one in _leaves(first) if isinstance(one, CoterieError))
     if why is not None:
-        leave(2, f"coterie import: {why.detail}; run it again, nothing is added twice")
+        leave(2, f"coterie import: {why}; run it again, nothing is added twice")
     _tell(tally, notes, dry_run)
     leave(1 if tally.unfit else 0)
 
