@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster.errors import NoLeader
+from cluster.errors import NoLeader, Overloaded, ShuttingDown
 from cluster.fronts.desk import Desk
 from cluster.fronts.front import Surroundings
 from cluster.fronts.gob.encoder import Encoder
@@ -29,7 +29,7 @@ from cluster.fronts.goyaad.rpc import (
     Requests,
 )
 from cluster.machine import limits
-from cluster.machine.commands.jobs import PutJob, ReserveJobs, ReturnJob
+from cluster.machine.commands.jobs import DeleteJob, PutJob, ReserveJobs, ReturnJob
 from cluster.machine.outcome.jobs import JobPut, Reserved
 from tests.fronts.goyaad_client import SECOND_NS, GoyaadClient, RpcError
 from tests.gateway.local_node import LocalNode
@@ -509,6 +509,29 @@ async def test_an_election_is_waited_for(place: Place) -> None:
     assert not any(answer.done() for answer in answers[:2])
     place.node.fail_with = None
     assert [await answer for answer in answers] == ["", 0, []]
+
+
+@pytest.mark.parametrize("error", [Overloaded("full"), ShuttingDown("going")])
+async def test_the_end_of_a_delivery_is_not_forgotten(
+    place: Place, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A full node is asked again; of one that leaves the job comes back by itself."""
+    client = await place.client()
+    await client.put("a")
+    submit = place.node.submit
+
+    def refusing(command: Any, *arguments: Any, **more: Any) -> int:
+        if isinstance(command, DeleteJob):
+            monkeypatch.undo()
+            raise error
+        return submit(command, *arguments, **more)
+
+    monkeypatch.setattr(place.node, "submit", refusing)
+    assert (await client.next())["ID"] == "a"
+    if isinstance(error, Overloaded):
+        await until(lambda: not place.jobs("reserved"))
+    place.node.advance(goyaad.HOLD_MS)
+    assert place.jobs("ready") == ([] if isinstance(error, Overloaded) else ["a"])
 
 
 async def test_draining_lets_waits_go(place: Place) -> None:

@@ -24,7 +24,7 @@ from typing import Any, Final, TypeAlias
 
 import structlog
 
-from cluster.errors import CoterieError
+from cluster.errors import CoterieError, Overloaded
 from cluster.fronts.desk import Desk
 from cluster.fronts.front import Surroundings
 from cluster.fronts.gob.kinds import INT, STRING, Kind
@@ -51,9 +51,10 @@ from cluster.machine.commands.jobs import (
     ReturnJob,
 )
 from cluster.machine.jobs.tubes import RESERVED, STATES
-from cluster.machine.outcome.base import QueueFull
+from cluster.machine.outcome.base import QueueFull, Refusal
 from cluster.machine.outcome.jobs import Cancelled, DuplicateKey, JobInfo, JobPut, Reserved
 from cluster.node.config import Config
+from cluster.node.pending import Answered, Failed, Reply
 
 TUBE: Final = "default"
 TIMED_OUT: Final = "No new jobs available in given timeout"
@@ -70,6 +71,8 @@ HOLD_MS: Final = 15_000
 
 ANSWER_S: Final = 60.0
 """How long those of any other answer may; a client that reads nothing for so long is cut off."""
+
+SETTLE_MS: Final = 60_000
 
 RESERVED_S: Final = 2.0
 """How long a put or a cancel waits for the end of a delivery that is under way."""
@@ -157,17 +160,33 @@ class GoyaadFront:
             self._connections.discard(connection)
 
     def _settle(self, command: Command) -> None:
-        """Have a delivery's end known, whatever becomes of its connection."""
-        task = asyncio.get_running_loop().create_task(self._settled(command))
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
+        """Have a delivery's end known, whatever becomes of its connection.
 
-    async def _settled(self, command: Command) -> None:
+        At once, not in a task: its client may ask for what follows from it, and this node may drain.
+        """
         try:
-            await self._surroundings.desk.ask(command)
+            self._surroundings.node.submit(
+                command, self._settled, timeout_ms=SETTLE_MS, patient=True
+            )
+        except Overloaded:
+            task = asyncio.get_running_loop().create_task(self._settle_later(command))
+            self._settling.add(task)
+            task.add_done_callback(self._settling.discard)
         except CoterieError as error:
+            self._settled(Failed(error))
+
+    async def _settle_later(self, command: Command) -> None:
+        try:
+            self._settled(Answered(await self._surroundings.desk.ask(command), 0))
+        except CoterieError as error:
+            self._settled(Failed(error))
+
+    def _settled(self, reply: Reply) -> None:
+        if isinstance(reply, Failed):
             # The reservation ends by itself.
-            _log.warning("the end of a delivery is not known", why=error.detail)
+            _log.warning("the end of a delivery is not known", why=reply.error.detail)
+        elif isinstance(reply.outcome, Refusal):
+            _log.warning("a delivery ended too late: its job may come twice")
 
 
 class _Connection:
