@@ -34,7 +34,7 @@ class Stopped(BaseException):
 class Inode:
     """One file: what the process sees, and how much of it the platter has."""
 
-    __slots__ = ("data", "doomed", "old_tail", "reserved", "synced")
+    __slots__ = ("data", "doomed", "old_tail", "reserved", "synced", "writes")
 
     def __init__(self) -> None:
         self.data = bytearray()  # appended bytes
@@ -42,6 +42,7 @@ class Inode:
         self.reserved = 0  # zeros are durable up to here, at least
         self.old_tail = b""  # what follows data[:synced] on the platter after an un-synced cut
         self.doomed: list[tuple[int, int]] = []  # ranges a failed sync has lost
+        self.writes: list[int] = []  # where the last ones began
 
     def copy(self) -> Inode:
         """An equal file that shares nothing."""
@@ -51,6 +52,7 @@ class Inode:
         other.reserved = self.reserved
         other.old_tail = self.old_tail
         other.doomed = list(self.doomed)
+        other.writes = list(self.writes)
         return other
 
 
@@ -74,6 +76,7 @@ class SimFile:
         """Add data, or part of it when the process dies or the disk fails right now."""
         disk = self._disk
         disk.alive(self._life)
+        self._inode.writes.append(len(self._inode.data))
         if disk.full or disk.write_fails:
             self._inode.data += data[: disk.rng.randrange(len(data) + 1)]
             raise DiskFailed(f"write of {self._name} failed: simulated")
@@ -166,6 +169,7 @@ class SimDisk:
             inode.old_tail = bytes(inode.data[size : inode.synced]) + inode.old_tail
             inode.synced = size
         del inode.data[size:]
+        inode.writes = [start for start in inode.writes if start < size]
         inode.reserved = max(size, reserve)
         if rewrite_from is not None:
             self.stop_here(f"second write of {name}")
@@ -268,6 +272,12 @@ class SimDisk:
         inode.data[offset] ^= 1 << rng.randrange(8)
         return name, offset
 
+    def is_of_last_write(self, name: str, offset: int) -> bool:
+        """Whether what is wrong with a byte may look like a torn end: it belongs to the last write
+        of its file, or to the one before where nothing readable may be left of the last.
+        """
+        return offset >= next(iter(self._live[name].writes[-2:]), 0)
+
     def put(self, name: str, data: bytes) -> None:
         """Make a file's durable content exactly this."""
         inode = Inode()
@@ -308,6 +318,8 @@ class SimDisk:
             raise DiskFailed(f"sync of {name} failed: simulated")
         inode.synced = len(inode.data)
         inode.old_tail = b""
+        # Of an earlier write nobody can say that it was torn; a cut may take one of these.
+        del inode.writes[:-3]
         self._report_sync()
 
     # ---- inside -----------------------------------------------------------------------------

@@ -149,10 +149,13 @@ def sick_disk(world: World, rng: random.Random) -> Nemesis:
     setattr(host.disk, kind, False)
 
 
-def flip(world: World, rng: random.Random) -> Nemesis:
+def flip(world: World, rng: random.Random, prefix: str = "") -> Nemesis:
     """Turn one synced bit of one node over; it must refuse to start, and stays out.
 
     Never so often that fewer than a majority of disks are left.
+
+    Args:
+        prefix: only the newest file whose name begins so; all files without.
     """
     spare = (len(world.names) - 1) // 2
     if world.disks_at_risk >= spare:
@@ -165,15 +168,22 @@ def flip(world: World, rng: random.Random) -> Nemesis:
         world.disks_at_risk -= 1
         return
     try:
-        host.flipped = host.disk.flip(rng)
+        names = [name for name in host.disk.names() if prefix and name.startswith(prefix)]
+        host.flipped = host.disk.flip(rng, prefix=max(names, default=prefix))
     except LookupError:
         world.disks_at_risk -= 1
         host.start()
         return
+    host.is_flip_at_end = host.disk.is_of_last_write(*host.flipped)
     world.count("flips")
     world.say(host.name, f"has a bit flipped in {host.flipped[0]} at byte {host.flipped[1]}")
     yield _down_us(rng)
     host.start()
+
+
+def flip_journal(world: World, rng: random.Random) -> Nemesis:
+    """The same in the segment that is being written, where a torn end is allowed."""
+    yield from flip(world, rng, "journal-")
 
 
 def transfer(world: World, rng: random.Random) -> Nemesis:
@@ -445,6 +455,7 @@ FAULTS: Mapping[str, Callable[[World, random.Random], Nemesis]] = {
     "slow_disk": slow_disk,
     "sick_disk": sick_disk,
     "flip": flip,
+    "flip_journal": flip_journal,
     "transfer": transfer,
     "hand_over": hand_over,
     "away": away,

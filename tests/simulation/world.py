@@ -156,6 +156,7 @@ class Host:
         self.origin_boot = 0  # the node's own count
         self.is_refused = False  # its disk was flipped: it must not start again
         self.flipped: tuple[str, int] | None = None
+        self.is_flip_at_end = False
         self.paused_us = 0  # stopped until then
         self.sync_us = (20, 400)  # a sync takes so long
         self._inbox: deque[tuple[str, Any, Any]] = deque()
@@ -260,10 +261,16 @@ class Host:
         assert replica is not None
         kept = world.raft.durable(self.name)
         has_all = replica.log[-1][1] >= kept and replica.hard_state[0] >= world.promised_term(self)
-        self.flipped = None
+        flipped, self.flipped = self.flipped, None
         if has_all:
             world.count("flips without effect")
             return
+        if not self.is_flip_at_end:
+            raise Violation(
+                "rot is refused",
+                f"{self.name} starts without what it had promised, though the bit that was flipped "
+                f"({flipped}) is of no last write",
+            )
         world.count("flips taken for a torn tail")
         world.say(self.name, "a flipped bit at the end of the journal looked like a torn write")
         self.is_refused = True

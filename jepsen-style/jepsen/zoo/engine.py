@@ -721,7 +721,8 @@ PLANTS: Final = (
         _checksums_not_compared,
         Simulated(
             frozenset({"log matching", "durability", "committed entries never change"}),
-            faults={"flip": 40},
+            nodes=5,
+            faults={"flip_journal": 4},
         ),
     ),
     Plant(
@@ -729,7 +730,7 @@ PLANTS: Final = (
         "rot in the journal taken for a torn end",
         "journal",
         _rot_is_torn,
-        Simulated(frozenset({"durability"}), faults={"flip": 40}),
+        Simulated(frozenset({"rot is refused"}), nodes=5, faults={"flip_journal": 4}),
     ),
     Plant(
         "snapshot-crc",
@@ -737,7 +738,7 @@ PLANTS: Final = (
         "snapshots",
         _snapshots_not_verified,
         Simulated(
-            frozenset({"equal digests", "equal states"}),
+            frozenset({"a node starts on what it wrote", "equal states", "state machine safety"}),
             faults={"flip": 40},
             settings={"snapshot_entries": 10},
         ),
