@@ -58,7 +58,7 @@ def change_of(hunt: Simulated) -> Change:
     """What a hunt wants of a plan over what its profile says."""
 
     def changed(plan: Plan) -> Plan:
-        return replace(plan, faults={**plan.faults, **hunt.faults}, **hunt.settings)
+        return replace(plan, **{"faults": {**plan.faults, **hunt.faults}, **hunt.settings})
 
     return changed
 

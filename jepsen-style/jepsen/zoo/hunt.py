@@ -9,15 +9,22 @@ from __future__ import annotations
 
 import importlib
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from jepsen import runner
+from jepsen.runner import Plan, Tools
+from jepsen.system import COTERIE, System
+from jepsen.verdicts import Verdict
+from jepsen.zoo import serve
 from jepsen.zoo.registry import ZOO
-from jepsen.zoo.species import Plant, Simulated, planted
+from jepsen.zoo.species import Plant, Real, Simulated, planted
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """What came of one hunt.
 
     Attributes:
@@ -45,6 +52,17 @@ class Found:
     def passed(self) -> bool:
         """Found, by what should find it, and by nothing when it was not there."""
         return self.right and not self.false_alarm
+
+
+Take = Callable[[Found], None]
+"""Is told of each finding as it comes."""
+
+
+def place_of(plant: Plant, *, real: bool) -> str:
+    """Where a plant is hunted, in a few words; empty where it is not."""
+    if real:
+        return "" if plant.real is None else f"{plant.real.workload}, {plant.real.nemesis}"
+    return "" if plant.simulated is None else f"simulator, {plant.simulated.profile}"
 
 
 def in_simulator(name: str, *, budget: int | None = None) -> Found:
@@ -121,3 +139,80 @@ def replay(plant: Plant, seed: int) -> str:
     if hunt.seconds != 25.0:
         words.append(f"--seconds {hunt.seconds:g}")
     return " ".join([*words, "--trace"])
+
+
+async def on_processes(
+    name: str,
+    tools: Tools,
+    out: Path,
+    *,
+    budget: int | None = None,
+    calm: dict[tuple[str, str, int, float], str] | None = None,
+) -> Found:
+    """Hunt one plant with real processes.
+
+    Args:
+        out: where the runs leave their folders.
+        budget: runs; the plant's own when none is given.
+        calm: what runs without any bug said, by workload, nemesis, seed and seconds; filled here.
+            Plants that are hunted alike share these.
+    """
+    plant = ZOO[name]
+    hunt = plant.real
+    assert hunt is not None, f"{name} is not hunted with real processes"
+    calm = {} if calm is None else calm
+    most = budget or hunt.budget
+    where = f"{hunt.workload}, {hunt.nemesis}"
+    wrong: list[Verdict] = []
+    first = ""
+    for seed in range(most):
+        outcome = await runner.run(
+            plan_of(hunt, seed, out, serve.system_of(name)), tools, say=_nothing
+        )
+        first = first or outcome.plan.replay
+        wrong = [verdict for verdict in outcome.verdicts if verdict.valid is False]
+        if wrong:
+            break
+    else:
+        spent = most * hunt.seconds
+        return Found(name, where, "", False, most, "", first, "", spent)
+    # What should find it comes first; much else may notice as well.
+    wrong.sort(key=lambda verdict: verdict.check not in hunt.checks)
+    false_alarm = ""
+    for clean in range(seed + 1):
+        key = (hunt.workload, hunt.nemesis, clean, hunt.seconds)
+        if key not in calm:
+            without = await runner.run(plan_of(hunt, clean, out, COTERIE), tools, say=_nothing)
+            calm[key] = "; ".join(
+                f"{verdict.check}: {verdict.summary}"
+                for verdict in without.verdicts
+                if verdict.valid is False
+            )
+        false_alarm = false_alarm or (f"seed {clean}: {calm[key]}"[:300] if calm[key] else "")
+    return Found(
+        name,
+        where,
+        wrong[0].check,
+        wrong[0].check in hunt.checks,
+        seed + 1,
+        wrong[0].summary[:300],
+        outcome.plan.replay,
+        false_alarm,
+        (seed + 1) * hunt.seconds,
+    )
+
+
+def plan_of(hunt: Real, seed: int, out: Path, system: System) -> Plan:
+    """The run of one seed of a hunt."""
+    return Plan(
+        workload=hunt.workload,
+        nemesis=hunt.nemesis,
+        seed=seed,
+        minutes=round(hunt.seconds / 60, 4),
+        out=out,
+        system=system,
+    )
+
+
+def _nothing(_: str) -> None:
+    """Runs of a hunt say nothing."""

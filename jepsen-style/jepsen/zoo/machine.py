@@ -12,7 +12,6 @@ import msgspec
 
 from cluster.machine import snapshot as snapshot_module
 from cluster.machine.commands import RequestId
-from cluster.machine.commands.base import Batch
 from cluster.machine.core import Core
 from cluster.machine.machine import Machine
 from cluster.machine.outcome import Void
@@ -87,17 +86,6 @@ def _tokens_from_the_start() -> Off:
         machine.tokens.last -= 5
 
     return replaced(snapshot_module, load=behind)
-
-
-def _time_goes_back() -> Off:
-    """An entry's time counts, also where it lies before that of the entry before."""
-    apply = Machine.apply
-
-    def simple(self: Machine, index: int, batch: Batch) -> Any:
-        self.core.now_ms = min(self.core.now_ms, batch.now_ms)
-        return apply(self, index, batch)
-
-    return replaced(Machine, apply=simple)
 
 
 def _renewals_halved() -> Off:
@@ -188,7 +176,9 @@ def _own_way() -> Off:
 
 
 _ONCE = frozenset({"exactly once", "the machine raises nothing"})
-_SNAPSHOT = frozenset({"equal digests", "equal states", "snapshots lose nothing", "exactly once"})
+_SNAPSHOT = frozenset(
+    {"state machine safety", "equal states", "snapshots lose nothing", "exactly once"}
+)
 
 PLANTS: Final = (
     Plant(
@@ -226,7 +216,11 @@ PLANTS: Final = (
         "a token given twice",
         "machine",
         _token_repeated,
-        Simulated(frozenset({"the machine raises nothing", "tokens rise"})),
+        Simulated(
+            frozenset(
+                {"the machine raises nothing", "tokens rise", "a node starts on what it wrote"}
+            )
+        ),
         Real(frozenset({"K2 tokens", "K15 hygiene"}), "shared-locks", "none"),
     ),
     Plant(
@@ -235,16 +229,9 @@ PLANTS: Final = (
         "machine",
         _tokens_from_the_start,
         Simulated(
-            frozenset({"equal digests", "snapshots lose nothing", "tokens rise"}),
+            _SNAPSHOT | {"tokens rise"},
             settings={"snapshot_entries": 10},
         ),
-    ),
-    Plant(
-        "plant-time",
-        "cluster time goes back",
-        "machine",
-        _time_goes_back,
-        Simulated(frozenset({"cluster time"}), "storm-harsh", budget=40),
     ),
     Plant(
         "plant-renewals",
@@ -259,7 +246,7 @@ PLANTS: Final = (
         "sessions end a second late",
         "machine",
         _late_renewals_taken,
-        Simulated(frozenset({"sessions", "sessions end in time"})),
+        Simulated(frozenset({"sessions", "sessions end in time", "locks"})),
     ),
     Plant(
         "plant-half-freed",

@@ -54,6 +54,17 @@ def _any_leaders_clock() -> Off:
     return replaced(ClusterClock, lead=gullible)
 
 
+def _clock_from_nothing() -> Off:
+    """A new leader knows nothing of the time that has passed: it stands still for as long."""
+    lead = ClusterClock.lead
+
+    def fresh(self: ClusterClock, now: float, *, applied_ms: int, last_term: int) -> None:
+        self._hint = (0, 0)
+        lead(self, now, applied_ms=0, last_term=last_term)
+
+    return replaced(ClusterClock, lead=fresh)
+
+
 def _clock_runs_ahead() -> Off:
     """The leader's clock is half as fast again as it should be."""
     read = ClusterClock.now_ms
@@ -157,6 +168,14 @@ PLANTS: Final = (
         "node",
         _any_leaders_clock,
         Simulated(frozenset({"no session ends early"}), "idle"),
+    ),
+    Plant(
+        "plant-clock-start",
+        "a new leader's clock begins at nothing",
+        "node",
+        _clock_from_nothing,
+        Simulated(frozenset({"sessions end in time", "works again after healing"})),
+        Real(frozenset({"K6 sessions", "K13 progress"}), "sessions", "kill-leader"),
     ),
     Plant(
         "plant-fast-clock",
