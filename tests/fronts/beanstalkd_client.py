@@ -9,8 +9,6 @@ import asyncio
 import contextlib
 from typing import Any
 
-import yaml
-
 REPLY_S = 30.0
 
 
@@ -64,11 +62,18 @@ class BeanstalkClient:
         """Ask for statistics."""
         reply = await self.ask(line)
         assert reply.startswith("OK "), reply
-        found: dict[str, Any] = yaml.safe_load(reply.partition("\r\n")[2])
-        return found
+        pairs = (line.split(": ", 1) for line in reply.splitlines()[2:])
+        return {key: _value(text) for key, text in pairs}
 
     async def close(self) -> None:
         """End."""
         self.writer.close()
         with contextlib.suppress(ConnectionError):
             await self.writer.wait_closed()
+
+
+def _value(text: str) -> object:
+    """What a YAML scalar of the protocol stands for."""
+    if text.isdigit():
+        return int(text)
+    return {"true": True, "false": False}.get(text, text.strip('"'))

@@ -216,7 +216,7 @@ def drawn(seed: int) -> Script:
         elif dice < 0.18:
             script.steps.append(Step("half close", number))
         else:
-            count = rng.choice((1, 1, 1, 2, 3, 6))
+            count = 1 if script.has_sleeps else rng.choice((1, 1, 1, 2, 3, 6))
             requests = tuple(_request(rng, script) for _ in range(count))
             quits = [at for at, request in enumerate(requests) if request.startswith(b"quit")]
             requests = requests[: quits[0] + 1] if quits else requests
@@ -432,8 +432,9 @@ class Run:
             await self._hear()
 
     def _pass_time(self) -> None:
-        """Bring our side's clock to where the other's is."""
-        now_ms = round((time.monotonic() - self.began_s) * 1000)
+        """Bring our side's clock to where the other's is; on by a millisecond at least."""
+        # What comes one after the other is due so, too.
+        now_ms = max(round((time.monotonic() - self.began_s) * 1000), self.passed_ms + 1)
         self.node.advance(now_ms - self.passed_ms)
         self.passed_ms = now_ms
 
@@ -576,7 +577,8 @@ async def run(seed: int, program: str, folder: Path, *, is_told: bool = False) -
                 await side.end()
         return one.compared
     finally:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
         await process.wait()
         socket.unlink(missing_ok=True)
         await front.stop(1.0)

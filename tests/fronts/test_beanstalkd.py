@@ -250,6 +250,28 @@ class TestWaiting:
         await three.put("b")
         assert await two.reply() == b"RESERVED 2 1\r\nb"
 
+    async def test_hundreds_wait_and_each_gets_one(self, dial: Dial, node: LocalNode) -> None:
+        """The oldest first; who was asked to wait costs nobody else anything."""
+        waiting = []
+        for number in range(300):
+            waiting.append(await dial())
+            waiting[-1].send("reserve")
+            await until(lambda parked=number + 1: node.parked == parked)
+        producer = await dial()
+        for client in waiting:
+            job = await producer.put()
+            assert await client.reply() == b"RESERVED %d 1\r\nx" % job
+
+    async def test_long_replies_are_sent_as_they_come(self, dial: Dial, node: LocalNode) -> None:
+        """A client that asks for much at once, and reads it late, is served all of it."""
+        client = await dial()
+        await client.put("x" * 100)
+        client.send(*["peek 1"] * 5_000)
+        client.send("quit")
+        for _ in range(5_000):
+            assert len(await client.reply()) == 113
+        assert await client.reply() == b""
+
     async def test_a_timeout_is_met(self, one: BeanstalkClient, node: LocalNode) -> None:
         """To the second, of cluster time."""
         one.send("reserve-with-timeout 3")

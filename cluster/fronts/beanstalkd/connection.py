@@ -53,6 +53,7 @@ SAFETY_MARGIN_MS: Final = 1_000
 
 _READ_BYTES: Final = 64 * 1024
 _READ_AHEAD_BYTES: Final = 1024 * 1024
+_REPLIES_BYTES_MAX: Final = 256 * 1024
 _PUTS_MAX: Final = 256
 _PUT_BYTES_MAX: Final = 512 * 1024
 _JOB_ID_MAX: Final = 2**62
@@ -91,6 +92,7 @@ class Connection:
         self._reading: asyncio.Task[bytes] | None = None
         self._is_over = False
         self._replies: list[bytes] = []
+        self._replied_bytes = 0
         self._session: str | None = None
         self._tokens: dict[int, int] = {}
         self._used = DEFAULT
@@ -118,7 +120,8 @@ class Connection:
             await self._flush()
         finally:
             if self._reading is not None and not self._reading.cancel():
-                self._reading.exception()  # Whatever it was: nobody asks for it any more.
+                # Whatever it came to: nobody asks for it any more.
+                self._reading.cancelled() or self._reading.exception()
             if self._session is not None:
                 self._leases.close(self._session)
             kept.leave(self._used, self._watched)
@@ -153,10 +156,15 @@ class Connection:
         self._parser.feed(data)
         return bool(data)
 
+    def _say(self, reply: bytes) -> None:
+        self._replies.append(reply)
+        self._replied_bytes += len(reply)
+
     async def _flush(self) -> None:
         if self._replies:
             self._writer.write(b"".join(self._replies))
             self._replies.clear()
+            self._replied_bytes = 0
             await self._writer.drain()
 
     # Requests.
@@ -167,22 +175,22 @@ class Connection:
         if request.reply is not None:
             if request.reply is replies.EXPECTED_CRLF:
                 self._become_producer()
-            self._replies.append(request.reply)
+            self._say(request.reply)
             return
         try:
             if request.op == "put":
                 await self._put(request)
             else:
-                self._replies.append(await _DO[request.op](self, request))
+                self._say(await _DO[request.op](self, request))
         except Refused:
-            self._replies.append(replies.OUT_OF_MEMORY)
+            self._say(replies.OUT_OF_MEMORY)
         except CoterieError as error:
             # What may have happened must not be called an error: a client would do it again.
             if error.definite and not isinstance(error, ShuttingDown):
-                self._replies.append(replies.INTERNAL_ERROR)
+                self._say(replies.INTERNAL_ERROR)
             else:
                 self._is_over = True
-        if len(self._replies) > _PUTS_MAX:
+        if self._replied_bytes > _REPLIES_BYTES_MAX:
             await self._flush()
 
     async def _put(self, first: Request) -> None:
@@ -199,7 +207,7 @@ class Connection:
             puts.append(request)
             size += len(request.body)
         if self._counts.is_draining:
-            self._replies.extend(replies.DRAINING for _ in puts)
+            self._say(replies.DRAINING * len(puts))
             return
         commands = tuple(self._put_command(put) for put in puts)
         if len(commands) == 1:
@@ -210,9 +218,9 @@ class Connection:
             outcomes = outcome.outcomes
         for outcome in outcomes:
             if isinstance(outcome, JobPut):
-                self._replies.append(replies.inserted(outcome.job))
+                self._say(replies.inserted(outcome.job))
             else:
-                self._replies.append(replies.OUT_OF_MEMORY)
+                self._say(replies.OUT_OF_MEMORY)
 
     def _put_command(self, put: Request) -> PutJob:
         return PutJob(
