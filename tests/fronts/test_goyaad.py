@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cluster.errors import NoLeader, Overloaded, ShuttingDown
+from cluster.fronts.beanstalkd.leases import TTL_MS
 from cluster.fronts.desk import Desk
 from cluster.fronts.front import Surroundings
 from cluster.fronts.gob.encoder import Encoder
@@ -425,6 +426,30 @@ async def test_a_client_that_goes_leaves_the_queue(place: Place) -> None:
     await until(lambda: place.node.parked == 0)
     await here.put("a")
     assert (await here.next())["ID"] == "a"
+
+
+async def test_waits_of_a_node_that_is_cut_off_begin_anew(place: Place) -> None:
+    """The cluster took them out of the queue, as it does where a node has ended; nobody is told."""
+    client = await place.client()
+    waiting = client.next(3_600 * SECOND_NS)
+    await until(lambda: place.node.parked == 1)
+    place.node.advance(TTL_MS)
+    await until(lambda: sum(isinstance(one, ReserveJobs) for one in place.node.taken) == 2)
+    await client.put("a")
+    assert (await waiting)["ID"] == "a"
+
+
+async def test_no_session_outlives_its_connection(place: Place) -> None:
+    """One for all waits of a connection; none where nobody waits."""
+    idle, busy = await place.client(), await place.client()
+    assert await refused(idle.next()) == TIMED_OUT
+    assert len(place.node.machine.core.sessions) == 0
+    for _ in range(5):
+        busy.next(60 * SECOND_NS).cancel()
+    await until(lambda: place.node.parked == 5)
+    assert len(place.node.machine.core.sessions) == 1
+    await busy.close()
+    await until(lambda: len(place.node.machine.core.sessions) == 0)
 
 
 async def test_a_thousand_waits_are_harmless(place: Place) -> None:

@@ -5,9 +5,10 @@ waits in Next waits in the machine, in order of arrival over all nodes.
 
 Where it is better than what it stands for, and a client may see it:
 
-- `Next` reserves, writes, and deletes once the bytes have left. While its client is gone, its node
+- `Next` reserves, writes, and deletes once the bytes have left. Where its client is gone, its node
   has ended or the bytes could not be written, the job goes back and is delivered to another. So a job
-  may come twice where a node ends between the two, and is never lost.
+  may come twice where a node ends between the two, and is never lost. Who waits does so in a session
+  of the connection, so that the waits of a node that has ended leave the queue within its TTL.
 - Jobs come out by the time at which they became ready, in whole milliseconds, and in order of
   arrival where that is the same. Those of beanstalkd's clients, which have no such time, come
   before them where their priority is no larger than 0.
@@ -25,6 +26,7 @@ from typing import Any, Final, TypeAlias
 import structlog
 
 from cluster.errors import CoterieError, Overloaded
+from cluster.fronts.beanstalkd.leases import Leases, Refused
 from cluster.fronts.desk import Desk
 from cluster.fronts.front import Surroundings
 from cluster.fronts.gob.kinds import INT, STRING, Kind
@@ -51,7 +53,7 @@ from cluster.machine.commands.jobs import (
     ReturnJob,
 )
 from cluster.machine.jobs.tubes import RESERVED, STATES
-from cluster.machine.outcome.base import QueueFull, Refusal
+from cluster.machine.outcome.base import QueueFull, Refusal, SessionExpired, SessionNotFound
 from cluster.machine.outcome.jobs import Cancelled, DuplicateKey, JobInfo, JobPut, Reserved
 from cluster.node.config import Config
 from cluster.node.pending import Answered, Failed, Reply
@@ -116,6 +118,7 @@ class GoyaadFront:
     def __init__(self, surroundings: Surroundings):
         self._surroundings = surroundings
         self._server = TcpServer("goyaad", self._serve, read_bytes=READ_BYTES)
+        self._leases = Leases(surroundings)
         self._connections: set[_Connection] = set()
         self._settling: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -148,9 +151,10 @@ class GoyaadFront:
             await asyncio.wait(tuple(self._settling), timeout=grace_s)
         for task in tuple(self._settling):
             task.cancel()
+        await self._leases.stop()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = _Connection(self._surroundings, self._settle, reader, writer)
+        connection = _Connection(self._surroundings, self._leases, self._settle, reader, writer)
         self._connections.add(connection)
         try:
             if self._draining:
@@ -195,6 +199,7 @@ class _Connection:
     def __init__(
         self,
         surroundings: Surroundings,
+        leases: Leases,
         settle: Callable[[Command], None],
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
@@ -202,6 +207,9 @@ class _Connection:
         self._node = surroundings.node
         self._desk: Desk = surroundings.desk
         self._clock = surroundings.clock
+        self._leases = leases
+        self._session: str | None = None
+        self._opening = asyncio.Lock()
         self._settle = settle
         self._reader = reader
         self._writer = writer
@@ -245,6 +253,8 @@ class _Connection:
             if self._calls:
                 self._writer.transport.abort()
                 await asyncio.wait(tuple(self._calls))
+            if self._session is not None:
+                self._leases.close(self._session)
 
     def leave(self) -> None:
         """Take no further request, let go of those that wait, end when the others are answered."""
@@ -479,14 +489,34 @@ class _Connection:
     async def _ask_for_job(self, wait_ms: int) -> Reserved:
         until_s = self._clock() + wait_ms / 1000
         while True:
-            command = ReserveJobs((TUBE,), limit=1, wait_ms=wait_ms, hold_ms=HOLD_MS)
+            session = await self._our_session() if wait_ms > 0 else None
+            command = ReserveJobs((TUBE,), session, limit=1, wait_ms=wait_ms, hold_ms=HOLD_MS)
             outcome = await self._desk.ask(command)
             if isinstance(outcome, Reserved):
                 return outcome
             wait_ms = round((until_s - self._clock()) * 1000)
             if wait_ms <= 0:
                 return Reserved(())
-            await self._pause()  # The queue of those who wait is full.
+            if isinstance(outcome, SessionExpired | SessionNotFound):
+                # This node was cut off for longer than its waits are kept.
+                assert session is not None
+                self._leases.lost(session)
+            else:
+                await self._pause()  # The queue of those who wait is full.
+
+    async def _our_session(self) -> str | None:
+        """The session in which this connection waits, opened for the first wait."""
+        async with self._opening:
+            if self._session is None:
+                host, port = self._writer.get_extra_info("peername", ("", 0))[:2]
+                try:
+                    self._session = await self._leases.open(f"goyaad {host} {port}", self._lost)
+                except Refused:
+                    return None
+            return self._session
+
+    def _lost(self) -> None:
+        self._session = None
 
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):
