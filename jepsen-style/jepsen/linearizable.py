@@ -10,7 +10,8 @@ more of the open ones used up. Operations of different keys cannot disturb one a
 is a search of its own.
 
 - An operation that ended as *info* is open: it may take its effect at any time after its start, or
-  never. One that failed is left out, it did not happen.
+  never. (One that has an `end` all the same can have it until then only: its session was gone.) One
+  that failed is left out, it did not happen.
 - Taking an operation that only looks, and fits, is never a mistake, so it is never undone. (Of one
   that could change something, but does not just now, that is not true: its change may be needed.)
 - Of operations that ask and are answered the same, the one that ends first comes first: an order
@@ -58,6 +59,7 @@ class Model(Generic[State]):
             open operation has no answer (`result` None): the step says what it does if it happens.
         topics: what an operation is about (a token, a value). Counter-examples lose operations that
             share a topic together, so that they do not become absurd: no read of what nobody wrote.
+            One that changes something and has no topic is never left out.
         is_pure: it only looks, whatever the state (it may learn what was not known). The search never
             undoes such ones, and counter-examples lose them one by one.
     """
@@ -160,6 +162,7 @@ class _Search(Generic[State]):
         self._closed = [number for number, operation in lasting if not operation.is_open]
         self._open = [number for number, operation in lasting if operation.is_open]
         self._open_starts = [operations[number].start for number in self._open]
+        self._open_ends = [operations[number].end for number in self._open]
         # Those of a kind do the same: which of them comes first makes no difference.
         kinds: dict[bytes, int] = {}
         self._kinds = [
@@ -193,7 +196,7 @@ class _Search(Generic[State]):
         state: State = self._model.initial
         low = mask = open_mask = tries = taken = 0
         seen: dict[tuple[int, int, State], list[int]] = {}
-        stack = [_Choice(self._candidates(state, 0), 0, 0, 0, state)]
+        stack = [_Choice(self._candidates(state, 0, 0), 0, 0, 0, state)]
         best: tuple[int, ...] = ()
         best_taken = -1
         while self._next[0]:
@@ -238,7 +241,9 @@ class _Search(Generic[State]):
             if candidate > 0:
                 self._lift(candidate)
                 taken += 1
-            stack.append(_Choice(self._candidates(state, open_mask), low, mask, open_mask, state))
+            stack.append(
+                _Choice(self._candidates(state, open_mask, low), low, mask, open_mask, state)
+            )
         return Answer(True, self._taken(stack[:-1]), (), tries)
 
     def _taken(self, choices: Sequence[_Choice]) -> tuple[int, ...]:
@@ -248,7 +253,7 @@ class _Search(Generic[State]):
             self._open[-one - 1] if one < 0 else self._closed[self._rank[one]] for one in last
         )
 
-    def _candidates(self, state: State, open_mask: int) -> list[int]:
+    def _candidates(self, state: State, open_mask: int, low: int) -> list[int]:
         """What can come next: had begun when the first of the rest ended.
 
         Who ends first is tried first; open ones, which need not come at all, last.
@@ -267,10 +272,13 @@ class _Search(Generic[State]):
         for call in calls:
             found.setdefault(kinds[self._closed[self._rank[call]]], call)
         before = self._position[entry]
+        # The last of those that are all taken had begun by now.
+        now = operations[self._closed[low - 1]].start if low else -1
         for at, start in enumerate(self._open_starts):
             if start > before:
                 break
-            if not open_mask >> at + 1 & 1:
+            end = self._open_ends[at]
+            if not open_mask >> at + 1 & 1 and (end is None or end >= now):
                 found.setdefault(kinds[self._open[at]], -at - 1)
         return list(found.values())
 
@@ -336,23 +344,34 @@ def shrink(
 
     kept = [operation for operation in operations if operation.outcome is not Type.FAIL]
     kept = _shortest_beginning(kept, fails)
-    groups = _groups(model, kept)
+    fixed: list[Operation] = []
+    loose: list[Operation] = []
+    for operation in kept:
+        # What is about nothing of its own, as the making of the thing, is about everything.
+        is_about = model.is_pure(operation) or bool(tuple(model.topics(operation)))
+        (loose if is_about and not operation.is_open else fixed).append(operation)
+    groups = _groups(model, loose)
     size = max(1, len(groups) // 2)
     while size and deadline_s > time.monotonic():
         at = 0
         while at < len(groups):
             fewer = groups[:at] + groups[at + size :]
-            if fails(_flat(fewer)):
+            if fails(_flat([fixed, *fewer])):
                 groups = fewer
             else:
                 at += size
         size //= 2
-    kept = _flat(groups)
+    kept = _flat([fixed, *groups])
     for operation in list(reversed(kept)):
-        if operation.is_open or model.is_pure(operation):
-            fewer_operations = [other for other in kept if other is not operation]
-            if fails(fewer_operations):
-                kept = fewer_operations
+        others = [other for other in kept if other is not operation]
+        if operation.is_open:
+            # It might be what one of the others has seen.
+            mine = set(model.topics(operation))
+            is_needless = not any(mine.intersection(model.topics(other)) for other in others)
+        else:
+            is_needless = model.is_pure(operation)
+        if is_needless and fails(others):
+            kept = others
     return kept
 
 
@@ -433,7 +452,7 @@ def lines_of(operations: Iterable[Operation], lines: Sequence[Line]) -> list[Lin
     found = []
     for operation in operations:
         found.append(lines[operation.start])
-        if operation.end is not None:
+        if operation.end is not None and not operation.is_open:
             found.append(lines[operation.end])
     return found
 
@@ -448,6 +467,7 @@ def _told(operations: Sequence[Operation]) -> str:
 
 
 def _opened(operation: Operation) -> Operation:
+    """The same as long as nobody knows how it ends."""
     return Operation(
         process=operation.process,
         f=operation.f,
@@ -466,7 +486,7 @@ def _opened(operation: Operation) -> Operation:
 def _shortest_beginning(
     operations: list[Operation], fails: Callable[[Sequence[Operation]], bool]
 ) -> list[Operation]:
-    ends = sorted(o.end for o in operations if o.end is not None)
+    ends = sorted(o.end for o in operations if o.end is not None and not o.is_open)
     low, high = 0, len(ends) - 1
     # Invariant: the beginning up to ends[high] fails, as the whole does.
     while low < high:

@@ -201,11 +201,22 @@ def _read(state: LockState, operation: Operation) -> LockStep:
 
 
 def _lock_topics(operation: Operation) -> Iterable[Hashable]:
+    if operation.f == "acquire" and operation.is_open:
+        return (("session", operation.value["session"]),)
     if operation.f == "acquire" and not operation.is_open:
         return (("token", operation.result.get("token") or operation.result.get("holder_token")),)
     if operation.f in {"release", "check"}:
         return (("token", operation.value["token"]),)
-    return ()
+    return _shown(operation)
+
+
+def _shown(operation: Operation) -> Iterable[Hashable]:
+    """Tokens of a read."""
+    if operation.f != "read" or operation.is_open or refused(operation.result):
+        return ()
+    holders = operation.result["holders"]
+    tokens = [("token", holder["token"]) for holder in holders]
+    return [*tokens, *(("session", holder["session"]) for holder in holders)]
 
 
 def _lock_is_pure(operation: Operation) -> bool:
@@ -307,11 +318,13 @@ def _look(state: SemaphoreState, operation: Operation) -> tuple[bool, SemaphoreS
 
 
 def _semaphore_topics(operation: Operation) -> Iterable[Hashable]:
+    if operation.f == "acquire" and operation.is_open:
+        return (("session", operation.value["session"]),)
     if operation.f == "acquire" and not operation.is_open and not refused(operation.result):
         return (("token", operation.result["token"]),)
     if operation.f == "release":
         return (("token", operation.value["token"]),)
-    return ()
+    return _shown(operation)
 
 
 def semaphore() -> Model[SemaphoreState]:

@@ -73,6 +73,16 @@ def test_an_open_operation_may_come_late_early_or_never() -> None:
     assert search(REGISTER, early).valid is False
 
 
+def test_an_open_operation_may_have_a_last_moment() -> None:
+    """Whoever asked for it was gone then: it has come before that, or never."""
+    first = op("write", 1, at=(0, 1))
+    lost = op("write", 2, at=(2, 6), kind=Type.INFO)
+    before = [op("read", None, 1, at=(3, 4)), op("read", None, 2, at=(5, 7))]
+    after = [op("read", None, 1, at=(7, 8)), op("read", None, 2, at=(9, 10))]
+    assert search(REGISTER, [first, lost, *before]).valid is True
+    assert search(REGISTER, [first, lost, *after]).valid is False
+
+
 def test_a_failed_operation_did_not_happen() -> None:
     """It is left out, however well it would fit."""
     failed = op("write", 2, at=(2, 3), kind=Type.FAIL)

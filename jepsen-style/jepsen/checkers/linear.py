@@ -4,7 +4,8 @@ RULE: turns what `locks`, `semaphores` and `jobs` name into operations of `jepse
 `jepsen.linearizable`. Reads exactly the same fields as those.
 
 A session's end is not answered to anybody: it is put in as an operation that may happen at any time
-from the moment the session's TTL may be over, or from the moment its close was sent.
+from the moment the session's TTL may be over, or from the moment its close was sent, until somebody
+was told that it is gone. From then on nothing is done in its name.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from jepsen import models
 from jepsen.checkers.reading import Call, Lives, Rates, calls, is_stale
@@ -188,17 +191,25 @@ def _add_ends(
         if call.f == "session.close" and call.may_have_happened:
             closes.setdefault(call.key, []).append(call)
     for key, operations in keys.items():
+        for at, operation in enumerate(operations):
+            life = lives.by_session.get(str(operation.value.get("session")))
+            if operation.is_open and life is not None and life.ended is not None:
+                # Nothing is done in the name of a session that is gone.
+                operations[at] = replace(operation, end=life.ended.index)
         for session in sorted(sessions.get(key, ())):
             for call in closes.get(session, ()):
                 operations.append(_end(session, call.start, call.end))
             life = lives.by_session.get(session)
             until_ns = 0 if life is None else life.sure_until_ns
             at = bisect_left(times, until_ns)
+            gone = None if life is None or life.ended is None else life.ended.index
             if at < len(lines):
-                operations.append(_end(session, at, None))
+                operations.append(_end(session, at, gone, Type.INFO))
 
 
-def _end(session: str, start: int, end: int | None) -> Operation:
-    outcome = Type.INFO if end is None else Type.OK
+def _end(session: str, start: int, end: int | None, outcome: Type | None = None) -> Operation:
+    """A session takes along what it has, between two lines; open where nobody knows whether."""
+    if outcome is None:
+        outcome = Type.INFO if end is None else Type.OK
     value = {"session": session}
     return Operation(-1, "end", "", value, None, outcome, start, end, start, end)
