@@ -375,7 +375,7 @@ async def _watched(bed: Testbed, recorder: Recorder) -> AsyncIterator[None]:
 
 def _tell_crashes(bed: Testbed, recorder: Recorder, told: int) -> int:
     for end in bed.crashes[told:]:
-        value = {"exit": end.returncode, "log": [word[:500] for word in end.words]}
+        value = {"exit": end.returncode, "why": end.why, "log": [word[:500] for word in end.words]}
         recorder.note(FACTS, Type.INFO, "node.crash", end.node, value)
     return len(bed.crashes)
 

@@ -75,6 +75,7 @@ class End:
         returncode: negative for a signal.
         expected: whether somebody had asked for it, or for a fault that explains it.
         words: what it said last.
+        why: what is known beside the code.
     """
 
     node: str
@@ -82,6 +83,7 @@ class End:
     returncode: int
     expected: bool
     words: tuple[str, ...] = ()
+    why: str = ""
 
     def __str__(self) -> str:
         last = f': "{self.words[-1][:300]}"' if self.words else ""
@@ -201,6 +203,7 @@ class Testbed(LocalCluster):
         self.complaints: list[tuple[str, str]] = []
         self.paused: set[str] = set()
         self.held: set[str] = set()
+        self._aborted: set[str] = set()
         self._settings_of_all = {**SETTINGS, **(settings or {})}
         self._excused: dict[str, set[int]] = {name: set() for name in self.members}
         self._words: dict[str, deque[str]] = {
@@ -322,6 +325,7 @@ class Testbed(LocalCluster):
             async with asyncio.timeout(STOP_S):
                 return await self.ended(name)
         except TimeoutError:
+            self._aborted.add(name)
             self.signal(name, signal.SIGABRT)
             return await self.ended(name)
 
@@ -619,6 +623,8 @@ class Testbed(LocalCluster):
         """No healthy node says so; one whose disk was made to fail may say that, and end."""
         if FATAL in self._excused[name] and "DiskFailed" in line:
             return False
+        if name in self._aborted:
+            return False
         return line.startswith(("Traceback", "Fatal Python error")) or any(
             word in line for word in ('"exception"', "never awaited", "never retrieved")
         )
@@ -627,7 +633,9 @@ class Testbed(LocalCluster):
         self.paused.discard(name)
         expected = returncode == AS_ASKED or returncode in self._excused[name]
         words = tuple(self._words[name])[-12:]
-        self.ends.append(End(name, time.monotonic_ns(), returncode, expected, words))
+        why = f"it did not stop within {STOP_S:g} s of SIGTERM" if name in self._aborted else ""
+        self._aborted.discard(name)
+        self.ends.append(End(name, time.monotonic_ns(), returncode, expected, words, why))
         if self.faketime is not None:
             clear_after(self.pid_of(name))
         self._logs[name].write(f"--- {name} {processes.ending_of(returncode)}\n")
