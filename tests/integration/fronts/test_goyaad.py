@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 import pytest
+from jepsen.progress import until
 
 from tests.fronts.goyaad_client import SECOND_NS, GoyaadClient, RpcError
 from tests.integration.fronts.cluster import FrontCluster
@@ -114,6 +115,28 @@ async def test_a_job_of_a_client_that_was_killed_waits_for_another(cluster: Fron
     gone.writer.transport.abort()
     await here.put("a")
     assert (await here.next(60 * SECOND_NS))["ID"] == "a"
+    await gone.close()
+    await here.close()
+
+
+async def test_a_job_given_to_a_node_that_is_dead_is_given_again(cluster: FrontCluster) -> None:
+    """A wait of an hour stands in the queue, and its node is killed: others get the jobs."""
+    leader, (follower, _) = await cluster.roles()
+    gone = await GoyaadClient.to(cluster.at(follower, "goyaad"))
+    here = await GoyaadClient.to(cluster.at(leader, "goyaad"))
+    await _empty(here)
+    gone.next(3_600 * SECOND_NS).cancel()
+
+    async def parked() -> bool:
+        tube = await cluster.get(leader, "/v1/tubes/default")
+        return bool(tube.body.get("waiting"))
+
+    await until(parked, "a wait in the queue")
+    await cluster.kill9(follower)
+    for name in ("a", "b"):
+        await here.put(name)
+    taken = [await asyncio.wait_for(here.next(60 * SECOND_NS), CALL_S) for _ in range(2)]
+    assert sorted(job["ID"] for job in taken) == ["a", "b"]
     await gone.close()
     await here.close()
 
