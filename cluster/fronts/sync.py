@@ -7,8 +7,9 @@ A fifo here is a native fifo whose name is its UUID in canonical spelling, a tic
 whose id is one. So everything made here is seen, waited for and ended by the native API too, while
 native things of other names cannot be spelled here.
 
-A wait goes to the log at once, without asking whether its ticket is there: requests of one node are
-applied in the order they came, so a wait that came before somebody's `done` is always released by it.
+A wait goes to the log at once, without asking whether its ticket is there, and a `done` lets those
+go first that came before it and still stand in the kernel's queues: requests of one node are applied
+in the order they went, so whoever waits when somebody is done is released and never told "not found".
 
 What is freed of its original: timers always run; a client that went away accepts nothing, and what
 was made for one that never heard of it is taken back (Go's client repeats a GET whose connection
@@ -62,6 +63,9 @@ UNUSED_DESTROY_TIMEOUT_MS: Final = 720 * 3_600_000
 
 AT_ONCE_MS: Final = 1
 """The shortest length there is, as 0 means none to the machine."""
+ROUNDS: Final = 8
+"""Of the loop: within so many, who has connected and asked has reached his handler."""
+ROUNDS_MAX: Final = 400
 COLLECTED_EVERY_MS: Final = 5 * 60_000
 """How often the original looks for unused fifos: one that is unused at once goes that late."""
 
@@ -100,6 +104,7 @@ class SyncFront:
         self._desk = surroundings.desk
         self._draw = surroundings.draw
         self._is_strict = is_strict
+        self._waits = 0  # that ever began
         self._left_over: set[asyncio.Task[None]] = set()
         mux = ServeMux(
             {
@@ -219,6 +224,7 @@ class SyncFront:
                 return await self._misspelt(ticket)
             came_ms = self._node.now_ms()
             turn = self._desk.machine.fifos.turn(fifo, ticket, came_ms)
+            self._waits += 1
             outcome = await self._desk.ask(AwaitTurn(fifo, ticket, limits.LENGTH_MS_MAX))
         except CoterieError as failed:
             return _failed(failed, "updating ticket queue failed")
@@ -240,7 +246,9 @@ class SyncFront:
             if not _CANONICAL.fullmatch(fifo):
                 return await self._misspelt(ticket)
             # Whoever says so may leave at once.
-            outcome = await self._asked(LeaveFifo(fifo, ticket), otherwise=None)
+            outcome = await self._asked(
+                LeaveFifo(fifo, ticket), otherwise=None, first=self._waiters_that_came()
+            )
         except CoterieError as failed:
             return _failed(failed, "db delete failed")
         return Answer() if isinstance(outcome, FifoLeft) else self._gone(ticket)
@@ -261,16 +269,41 @@ class SyncFront:
         elsewhere = self._desk.machine.fifos.fifo_of(ticket)
         return _NO_TICKET if elsewhere is None else _OTHER_FIFO
 
-    async def _asked(self, command: Command, *, otherwise: Command | None) -> Outcome:
+    async def _waiters_that_came(self) -> None:
+        """Let everybody wait who has connected and asked to: a hundred may do so at one time."""
+        loop = asyncio.get_running_loop()
+        quiet, seen = 0, self._waits
+        for _ in range(ROUNDS_MAX):
+            turned = loop.create_future()
+            loop.call_soon(turned.set_result, None)
+            await turned
+            quiet, seen = (quiet + 1 if seen == self._waits else 0), self._waits
+            if quiet == ROUNDS:
+                return
+
+    async def _asked(
+        self,
+        command: Command,
+        *,
+        otherwise: Command | None,
+        first: Coroutine[None, None, None] | None = None,
+    ) -> Outcome:
         """Have a command applied even if its client goes meanwhile.
 
         Args:
             otherwise: what takes it back then.
+            first: is waited for before.
         Raises:
             CoterieError: there is no answer.
             asyncio.CancelledError: the client is gone.
         """
-        asking = asyncio.ensure_future(self._desk.ask(command))
+
+        async def ask() -> Outcome:
+            if first is not None:
+                await first
+            return await self._desk.ask(command)
+
+        asking = asyncio.ensure_future(ask())
         try:
             return await asyncio.shield(asking)
         except asyncio.CancelledError:

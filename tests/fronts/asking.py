@@ -89,14 +89,16 @@ def around(node: NodeFace, *, wall_ms: Callable[[], int] = lambda: 0) -> Surroun
 async def asking(front: Front, node: Any) -> AsyncIterator[Asker]:
     """A front that listens, and a client of it."""
     await front.start(HOST, 0)
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector) as session:
-        asker = Asker(front, node, session)
-        try:
-            yield asker
-        finally:
-            await asker.end()
-    await front.stop(1.0)
+    try:
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            asker = Asker(front, node, session)
+            try:
+                yield asker
+            finally:
+                await asker.end()
+    finally:
+        await front.stop(1.0)
 
 
 async def until(condition: Callable[[], bool], *, within_s: float = 10.0) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
+import socket
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -334,6 +336,34 @@ class TestWait:
         waits = [asyncio.create_task(api.get(f"/fifo/{fifo}/wait/{other}")) for _ in range(50)]
         assert {(await one).status for one in waits} == {200}
         writer.close()
+
+    @pytest.mark.both_loops
+    async def test_done_lets_those_wait_who_came_before_it(self) -> None:
+        """Also who still stands in the kernel's queue, while `done` comes on an open connection."""
+        node = LocalNode()
+        async with asking(SyncFront(around(node)), node) as api:
+            fifo = await made(api)
+            tickets = [await taken(api, fifo) for _ in range(2)]
+            await api.get(f"/fifo/{fifo}/wait/{tickets[0]}")
+            reader, writer = await asyncio.open_connection(*api.address)
+            open_already = writer.get_extra_info("socket")
+            await until(lambda: api.front.connections == 2)  # type: ignore[attr-defined]
+            # Nothing of this loop runs from here on until all of it is sent.
+            waiting = [socket.create_connection(api.address) for _ in range(200)]
+            for place, one in enumerate(waiting):
+                path = f"/fifo/{fifo}/wait/{tickets[place % 2]}"
+                one.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            done = f"GET /fifo/{fifo}/done/{tickets[0]} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+            os.write(open_already.fileno(), done)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            await until(lambda: node.parked == 0)
+            loop = asyncio.get_running_loop()
+            for one in waiting:
+                one.setblocking(False)
+                assert (await loop.sock_recv(one, 100)).startswith(b"HTTP/1.1 200")
+                one.close()
+            assert line(api, fifo) == [(tickets[1], "accepted")]
+            writer.close()
 
     async def test_a_full_house_is_its_queue_error(
         self, api: Asker, monkeypatch: pytest.MonkeyPatch
