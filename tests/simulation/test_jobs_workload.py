@@ -9,6 +9,7 @@ from cluster.machine.commands.jobs import (
     BuryJob,
     CancelJob,
     DeleteJob,
+    KeepTubes,
     PutJob,
     ReleaseJob,
     ReserveJob,
@@ -24,6 +25,7 @@ from cluster.machine.outcome.jobs import (
     OneReserved,
     Reservation,
     Reserved,
+    TubesKept,
 )
 from tests.simulation.workloads.base import Entry, Fresh
 from tests.simulation.workloads.jobs import JobBook
@@ -146,3 +148,14 @@ def test_a_lost_job_is_seen(bench: Bench) -> None:
     """The machine has none, the book has one."""
     bench.book.check(Machine())
     assert bench.complaints == ["no job lost"]
+
+
+def test_a_kept_tube_that_is_gone_is_seen() -> None:
+    """Until it is dropped, or its session ends."""
+    bench = Bench()
+    bench.hear(KeepTubes("s", ("t", "u")), TubesKept("s"))
+    assert bench.complaints == ["a kept tube stays"] * 2
+    bench.hear(KeepTubes("s", (), ("t",)), TubesKept("s"))
+    assert bench.complaints == ["a kept tube stays"] * 3
+    bench.hear(CancelJob(1), Cancelled(1, False, "gone", None), 0, ("s",))
+    assert bench.complaints == ["a kept tube stays"] * 3

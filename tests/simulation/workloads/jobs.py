@@ -15,6 +15,7 @@ from cluster.machine.commands.jobs import (
     CancelKey,
     DeadLetter,
     DeleteJob,
+    KeepTubes,
     KickJob,
     KickTube,
     PauseTube,
@@ -39,6 +40,7 @@ from cluster.machine.outcome.jobs import (
     Reserved,
     Touched,
     TubeKicked,
+    TubesKept,
 )
 from tests.simulation.clients import Client, Part, Pause, Session, Story
 from tests.simulation.network import MS
@@ -76,6 +78,8 @@ class JobBook(Book):
         super().__init__(complain)
         self._live: dict[int, Live] = {}
         self._gone: dict[int, str] = {}
+        # Of each session.
+        self._kept: dict[str, dict[str, None]] = {}
 
     def applied(self, entry: Entry) -> None:
         """What time and sessions ended, then the answers in their order."""
@@ -98,6 +102,8 @@ class JobBook(Book):
         for job in self._live.values():
             if job.held is not None and job.held.session in entry.gone:
                 job.held = None  # Given and lost within one entry.
+        for session in entry.gone:
+            self._kept.pop(session, None)
         self._compare(entry.index, entry.machine)
 
     def _look(self, entry: Entry, command: Command | None, outcome: Outcome) -> None:
@@ -122,6 +128,12 @@ class JobBook(Book):
             self._live[outcome.job].due_ms = 0
         elif isinstance(outcome, (JobDeleted, JobMoved, Touched)):
             self._done(entry, command, outcome)
+        elif isinstance(outcome, TubesKept) and isinstance(command, KeepTubes):
+            kept = self._kept.setdefault(command.session, {})
+            for name in command.drop:
+                kept.pop(name, None)
+            kept |= dict.fromkeys(command.keep)
+            self.count("tubes kept")
 
     def _put(self, entry: Entry, command: PutJob, outcome: JobPut) -> None:
         if outcome.job in self._live or outcome.job in self._gone:
@@ -207,6 +219,10 @@ class JobBook(Book):
         held = sum(job.held is not None for job in self._live.values())
         if totals.reserved != held:
             self.complain("jobs", f"after {index}: machine {totals.reserved} reserved, book {held}")
+        for session, kept in self._kept.items():
+            for name in kept:
+                if name not in machine.jobs.stock.tubes:
+                    self.complain("a kept tube stays", f"after {index}: {name}, kept by {session}")
 
     def check(self, machine: Machine) -> None:
         """Job by job."""
@@ -259,8 +275,11 @@ def _do(client: Client, session: Session | None, put: list[int]) -> Part:
         yield from client.call(CancelKey(rng.choice(TUBES), f"k{rng.randrange(4)}"))
     elif lot < 0.98:
         yield from client.call(KickTube(rng.choice(TUBES), rng.choice((1, 3, 100))))
-    else:
+    elif lot < 0.99 or session is None:
         yield from client.call(PauseTube(rng.choice(TUBES), rng.choice((0, 100, 400))))
+    else:
+        tubes = (TUBES[:1], TUBES[1:], (DEAD, "empty"), ())
+        yield from client.call(KeepTubes(session.id, rng.choice(tubes), rng.choice(tubes)))
 
 
 def _put(client: Client, put: list[int]) -> Part:
@@ -289,7 +308,8 @@ def _work(client: Client, session: Session | None) -> Part:
     wait_ms = 0 if rng.random() < 0.3 else rng.randrange(50, 2_000)
     patience_us = rng.randrange(10 * MS, 800 * MS) if rng.random() < 0.15 else None
     session_id = None if session is None or rng.random() < 0.2 else session.id
-    command = ReserveJobs(tubes, session_id, rng.choice((1, 1, 1, 3)), wait_ms)
+    hold_ms = 300 if rng.random() < 0.1 else None
+    command = ReserveJobs(tubes, session_id, rng.choice((1, 1, 1, 3)), wait_ms, hold_ms)
     outcome = yield from client.call(command, patience_us=patience_us)
     if session is not None:
         session.note(outcome)
