@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from cluster.errors import NoLeader
 from cluster.fronts.ticketd.server import TicketdFront
 from cluster.fronts.ticketd.status import uptime
+from cluster.machine.commands.tickets import IssueTicket
 from cluster.machine.machine import Machine
 from cluster.wire import snapshot
 from tests.fronts.asking import Asker, Got, around, asking, until
@@ -519,6 +520,19 @@ async def test_dumps_are_by_id_and_name(ticketd: Ticketd) -> None:
     assert list(shown["a"]["Tickets"]) == ["t1", "t2"]
     assert shown["a"]["IsLock"] is False
     assert list(await ticketd.good("GET", "/dump/resources/a")) == ["a"]
+
+
+async def test_a_long_dump_is_made_in_steps(ticketd: Ticketd) -> None:
+    """It is whole all the same, and anybody's request may come between."""
+    ids = [await ticketd.open() for _ in range(3)]
+    # By the machine, as it goes faster.
+    for number in range(450):
+        ticketd.node.submit(
+            IssueTicket(ids[0], f"r{number:03}", "t"), lambda _: None, timeout_ms=60_000
+        )
+    shown = await ticketd.good("GET", "/dump/resources")
+    assert list(shown) == [f"r{number:03}" for number in range(450)]
+    assert len((await ticketd.good("GET", "/dump/sessions"))[ids[0]]["Issuances"]) == 450
 
 
 async def test_status_has_its_fields_in_order(ticketd: Ticketd) -> None:

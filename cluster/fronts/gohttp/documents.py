@@ -44,6 +44,12 @@ def go_map(items: Mapping[str, T]) -> dict[str, T]:
     return dict(sorted(items.items(), key=lambda item: item[0].encode("utf-8", "surrogatepass")))
 
 
+def joined(items: Mapping[str, bytes]) -> bytes:
+    """A Go map of documents that were written already."""
+    members = (quoted(name).encode() + b":" + value for name, value in go_map(items).items())
+    return b"{" + b",".join(members) + b"}"
+
+
 def _write(value: object, parts: list[str]) -> None:
     if value is None:
         parts.append("null")

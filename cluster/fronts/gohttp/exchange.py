@@ -133,7 +133,12 @@ def text(body: str, status: int = 200) -> Answer:
 
 def document(value: object, status: int = 200) -> Answer:
     """A JSON document, as an Encoder writes it: with a newline."""
-    return Answer(status, documents.encode(value) + b"\n", (("Content-Type", JSON),))
+    return encoded(documents.encode(value), status)
+
+
+def encoded(value: bytes, status: int = 200) -> Answer:
+    """The same, of JSON that was written already."""
+    return Answer(status, value + b"\n", (("Content-Type", JSON),))
 
 
 def not_found() -> Answer:

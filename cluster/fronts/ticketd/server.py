@@ -5,7 +5,6 @@ RULE: one handler per route; state is read and changed through the desk only.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -13,7 +12,7 @@ from typing import Final
 
 from cluster.fronts.front import Surroundings
 from cluster.fronts.gohttp import queries
-from cluster.fronts.gohttp.documents import go_map
+from cluster.fronts.gohttp.documents import encode, joined
 from cluster.fronts.gohttp.exchange import (
     Answer,
     BodyBroken,
@@ -21,12 +20,13 @@ from cluster.fronts.gohttp.exchange import (
     Handler,
     Request,
     document,
+    encoded,
     error,
 )
 from cluster.fronts.gohttp.httprouter import HttpRouter
 from cluster.fronts.gohttp.server import GoServer
 from cluster.fronts.ticketd import pictures
-from cluster.fronts.ticketd.pictures import Document, Meta
+from cluster.fronts.ticketd.pictures import Meta
 from cluster.fronts.ticketd.status import status
 from cluster.machine import ksuids, limits
 from cluster.machine.commands import CloseSession, KeepAlive, OpenSession
@@ -306,25 +306,26 @@ class TicketdFront:
 
     async def _dump_sessions(self, _: Request, __: Mapping[str, str]) -> Answer:
         machine = await self._desk.read()
-        found: dict[str, Document] = {}
-        for at, session in enumerate(list(machine.sessions), 1):
+        found: dict[str, bytes] = {}
+        for at, each in enumerate([session.id for session in machine.sessions], 1):
             if at % _CHUNK == 0:
-                await asyncio.sleep(0)
-            if machine.sessions.get(session.id) is session and pictures.belongs(session):
-                found[session.id] = pictures.session(machine, session)
-        return document(go_map(found))
+                # Lets others have their turn, and what follows is as of now.
+                machine = await self._desk.read()
+            session = machine.sessions.get(each)
+            if session is not None and pictures.belongs(session):
+                found[each] = encode(pictures.session(machine, session))
+        return encoded(joined(found))
 
     async def _dump_resources(self, _: Request, __: Mapping[str, str]) -> Answer:
         machine = await self._desk.read()
-        resources = machine.tickets.resources
-        found: dict[str, Document] = {}
-        for at, name in enumerate(list(resources.names), 1):
+        found: dict[str, bytes] = {}
+        for at, name in enumerate(list(machine.tickets.resources.names), 1):
             if at % _CHUNK == 0:
-                await asyncio.sleep(0)
-            resource = resources.get(name)
+                machine = await self._desk.read()
+            resource = machine.tickets.resources.get(name)
             if resource is not None:
-                found[name] = pictures.resource(machine, name, resource)
-        return document(go_map(found))
+                found[name] = encode(pictures.resource(machine, name, resource))
+        return encoded(joined(found))
 
     async def _dump_resource(self, _: Request, found: Mapping[str, str]) -> Answer:
         machine = await self._desk.read()
