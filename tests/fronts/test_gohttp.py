@@ -502,6 +502,22 @@ async def test_draining_ends_connections_with_their_last_answer() -> None:
 
 
 @pytest.mark.both_loops
+async def test_who_never_reads_its_answer_is_let_go() -> None:
+    """An answer larger than all buffers does not stay in memory for ever."""
+
+    async def large(request: Request) -> Answer:
+        return Answer(body=b"x" * 64 * 1024 * 1024)
+
+    server = GoServer("test", large, write_timeout_s=0.05)
+    await server.start(HOST, 0)
+    async with _dialled(server) as (_, writer):
+        writer.write(_get("/"))
+        await _until(lambda: server.connections == 1)
+        await _until(lambda: server.connections == 0)
+    await server.stop(1.0)
+
+
+@pytest.mark.both_loops
 async def test_over_the_limit_the_longest_at_rest_goes() -> None:
     """And where nobody rests, the new one goes."""
     hold = asyncio.Event()

@@ -3,8 +3,8 @@
 RULE: connections, limits and lifetime; what a request means is the handler's business.
 
 Differences that clients of Go's server can see: heads are limited to 8 KiB a line instead of 1 MiB in
-all; a body may take a minute; a connection at rest is closed only when there are too many, the one
-that has rested longest first, and when the server ends.
+all; a body may take a minute, and so may the reading of an answer; a connection at rest is closed
+only when there are too many, the one that has rested longest first, and when the server ends.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from cluster.fronts.gohttp.exchange import (
 
 CONNECTIONS_MAX: Final = 16_384
 BODY_TIMEOUT_S: Final = 60.0
+WRITE_TIMEOUT_S: Final = 60.0
 LINGER_S: Final = 2.0
 _NEVER_S: Final = 10 * 365 * 86_400.0
 
@@ -53,6 +54,7 @@ class GoServer:
             closed unread when none rests.
         waits: requests may take long: a client that closes its side, even by half, is gone, as for
             Go's `Request.Context`. Otherwise it still gets its answers.
+        write_timeout_s: how long a client may take to read an answer.
     """
 
     def __init__(
@@ -62,9 +64,11 @@ class GoServer:
         *,
         connections_max: int = CONNECTIONS_MAX,
         waits: bool = False,
+        write_timeout_s: float = WRITE_TIMEOUT_S,
     ):
         self.name = name
         self.refused = 0
+        self.write_timeout_s = write_timeout_s
         self._serve = serve
         self._connections_max = connections_max
         self._waits = waits
@@ -325,7 +329,11 @@ class _Connection(RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """Write an answer; every request ends here, also one that was no HTTP."""
         try:
-            return await super().finish_response(request, resp, start_time)
+            async with asyncio.timeout(self._owner.write_timeout_s):
+                return await super().finish_response(request, resp, start_time)
+        except TimeoutError:
+            self.abort()
+            return resp, True
         finally:
             self._answered += 1
 

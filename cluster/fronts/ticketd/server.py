@@ -146,7 +146,8 @@ class TicketdFront:
     async def _open(self, request: Request, _: Mapping[str, str]) -> Answer:
         found = queries.parse(request.raw_query)
         name = queries.first(found, "name")[:SESSION_NAME_LENGTH_MAX]
-        name = name.encode("utf-8", "replace").decode()
+        # What is no UTF-8 becomes U+FFFD, as it would where Go writes it.
+        name = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         ttl = queries.atoi(queries.first(found, "ttl"))
         if ttl is None:
             ttl = TTL_DEFAULT_MS
