@@ -169,7 +169,7 @@ def session_queue(
 @click.argument("folder", type=_Folder)
 @_common
 def ticketd(folder: Path, endpoints: tuple[str, ...], dry_run: bool) -> None:
-    """Open a session for each of ticketd's, and give it its tickets, claims and locks.
+    """Open a session for each of ticketd's, and give it its tickets and claims.
 
     FOLDER is what ticketd was given with -snappath. Sessions have new ids, which are printed beside
     the old ones: who is told its new id in time goes on where it was.
@@ -193,7 +193,7 @@ async def _carry_ticketd(carrier: Carrier, sessions: list[Any], tickets: list[An
     from cluster.cli.importing.wishes import Unfit, Wish, key_of, payload
     from cluster.client.core import path_of
 
-    carrier.expect(len(sessions) + len(tickets) + sum(one.claimant is not None for one in tickets))
+    carrier.expect(len(sessions))
     notes, new = [], {}
     for one in sessions:
         body: dict[str, object] = {
@@ -208,29 +208,29 @@ async def _carry_ticketd(carrier: Carrier, sessions: list[Any], tickets: list[An
             new[one.id] = str(answer.get("session", one.id))
             notes.append(f"session {one.id} is {new[one.id]} here")
 
-    async def give(kind: str, who: str, one: Any, verb: str, **fields: object) -> bool:
+    async def give(kind: str, who: str | None, one: Any, verb: str, **fields: object) -> bool:
         name = f"{one.resource}/{one.name}"
-        room = "locks" if one.is_lock else "resources"
-        body = {"session": new[who], **fields}
+        if who is None or who not in new:
+            carrier.refuse(Unfit(kind, name, "its session is gone"))
+            return False
+        body = {"session": new[who], "ticket": one.name, **fields}
         key = key_of("ticketd", kind, one.resource, one.name, who)
-        path = path_of(room, one.resource, verb)
+        path = path_of("resources", one.resource, verb)
+        carrier.expect(1)
         return await carrier.one(Wish(kind, name, "POST", path, body, key)) is not None
 
     for ticket in tickets:
-        name = f"{ticket.resource}/{ticket.name}"
-        owner = ticket.issuer if not ticket.is_lock else ticket.issuer or ticket.claimant
-        kind = "lock" if ticket.is_lock else "ticket"
-        if owner not in new:
-            carrier.tally.unfit.append(Unfit(kind, name, "its session is gone"))
-        elif ticket.is_lock:
-            await give(kind, owner, ticket, "acquire")
-        else:
-            fields = {"ticket": ticket.name, "data": payload(ticket.data)}
-            if await give(kind, owner, ticket, "tickets", **fields):
-                if ticket.claimant in new:
-                    await give("claim", ticket.claimant, ticket, "claim", ticket=ticket.name)
-                elif ticket.claimant is not None:
-                    carrier.tally.unfit.append(Unfit("claim", name, "its session is gone"))
+        if ticket.is_lock:
+            why = "the API has no call that takes a lock of ticketd's clients: its holder must lock it"
+            carrier.refuse(Unfit("lock", ticket.resource, why))
+            continue
+        is_there = await give("ticket", ticket.issuer, ticket, "tickets", data=payload(ticket.data))
+        if is_there and ticket.claimant is not None:
+            await give("claim", ticket.claimant, ticket, "claim")
+    if tickets or sessions:
+        notes.append(
+            "needed for all of it: calls that open sessions and take locks under given ids"
+        )
     return notes
 
 
