@@ -35,7 +35,7 @@ from tests.simulation.workloads.base import Book, Complain, Entry, Workload
 
 ACCEPT_MS, DONE_MS, UNUSED_MS = 400, 900, 1_500
 FIFOS = {
-    name: CreateFifo(name, wait_ms, ACCEPT_MS, DONE_MS, UNUSED_MS)
+    name: CreateFifo(name, wait_ms, ACCEPT_MS, DONE_MS, UNUSED_MS, drops_tickets=name == "gate")
     for name, wait_ms in (("stile", 1_200), ("gate", 0))
 }
 

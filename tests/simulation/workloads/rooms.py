@@ -18,6 +18,8 @@ from tests.simulation.workloads.base import Book, Complain, Entry, Workload
 
 ROOMS = ("launch", "sale")
 SIZES, INTERVALS_MS, ACTIVE = (1, 3), (300, 700), (1, 2)
+# The one moves as soon as it may, the other is looked at now and then.
+CHECKS_MS = {"launch": 0, "sale": 130}
 
 
 @dataclass(slots=True)
@@ -37,11 +39,17 @@ class Room:
     expired: int = 0
     given: int = 0
     due_ms: int | None = None
+    check_ms: int = 0
 
     def wait(self, now_ms: int) -> None:
         """Somebody waits from now on."""
         if self.due_ms is None and self.given > self.end:
-            self.due_ms = max(self.moved_ms + self.interval_ms, now_ms)
+            due_ms = self.moved_ms + max(self.interval_ms, self.check_ms)
+            if not self.check_ms:
+                due_ms = max(due_ms, now_ms)
+            elif due_ms <= now_ms:
+                due_ms += ((now_ms - due_ms) // self.check_ms + 1) * self.check_ms
+            self.due_ms = due_ms
 
 
 class RoomBook(Book):
@@ -102,6 +110,9 @@ class RoomBook(Book):
                 entry.gave(outcome.token, outcome)
                 size = outcome.window_size
                 room = Room(outcome.token, *settings, moved_ms=entry.now_ms, end=size)
+                room.check_ms = CHECKS_MS.get(outcome.name, 0)
+                if room.check_ms:
+                    room.moved_ms -= max(room.interval_ms, room.check_ms)
                 self._rooms[outcome.name] = room
             elif settings != (room.size, room.interval_ms, room.active):
                 room.size, room.interval_ms, room.active = settings
@@ -131,9 +142,16 @@ def live(client: Client) -> Story:
     rng = client.rng
     name = rng.choice(ROOMS)
     at = ROOMS.index(name)
-    settings = SetRoom(name, SIZES[at], INTERVALS_MS[at], ACTIVE[at])
+    settings = SetRoom(name, SIZES[at], INTERVALS_MS[at], ACTIVE[at], CHECKS_MS[name])
     if rng.random() < 0.1:
-        settings = SetRoom(name, rng.randrange(1, 5), rng.randrange(50, 900), rng.randrange(1, 4))
+        settings = SetRoom(
+            name,
+            rng.randrange(1, 5),
+            rng.randrange(50, 900),
+            rng.randrange(1, 4),
+            CHECKS_MS[name],
+            only_new=rng.random() < 0.3,
+        )
     yield from client.call(settings)
     for _ in range(rng.randrange(1, 8)):
         if client.is_stopped:
