@@ -377,9 +377,9 @@ class Transport:
                 )
                 await wire.ready.wait()
         except TimeoutError:
-            wire.fail("no handshake in time")
+            wire.given_up("no handshake in time")
         except asyncio.CancelledError as cancelled:
-            wire.fail(str(cancelled) or "this node is closing")
+            wire.given_up(str(cancelled) or "this node is closing")
             raise
         except OSError as error:
             wire.fail(f"TLS: {error}" if self._ssl_server else str(error))
@@ -468,10 +468,10 @@ class Transport:
                 )
                 await wire.ready.wait()
         except TimeoutError:
-            wire.fail("no handshake in time")
+            wire.given_up("no handshake in time")
         except asyncio.CancelledError:
             if wire.session is None:
-                wire.fail("this node is closing")
+                wire.given_up("this node is closing")
             raise
         except (OSError, UnicodeError) as error:
             wire.fail(f"{error}")
@@ -585,6 +585,8 @@ class _Wire(asyncio.Protocol):
         self._take_frames(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self.lost.is_set():
+            return  # `given_up` said so already.
         if self.error is None:
             self.error = str(exc) if exc else "it closed the connection"
         self.is_dead = True
@@ -606,6 +608,14 @@ class _Wire(asyncio.Protocol):
         # asyncio's transports take no call once they have reported the loss.
         if self._transport is not None and not self.lost.is_set():
             self._transport.abort()
+
+    def given_up(self, error: str) -> None:
+        """The event loop was stopped in handing the connection over. If it was open already, uvloop
+        (0.23) never tells of its end.
+        """
+        self.fail(error)
+        if self.was_open:
+            self.connection_lost(None)
 
     def close(self) -> None:
         """Close after what is buffered has left."""

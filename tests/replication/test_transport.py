@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from cluster.replication import transport as transport_module
 from cluster.replication.handshake import Dialler, Listener, Party, Session
 from cluster.replication.transport import ERRORS_TOLD_MAX, STRANGERS_MAX, Pace, Transport
 
@@ -669,6 +670,33 @@ async def test_a_node_out_of_descriptors_listens_on() -> None:
             await caller.enter()
             caller.writer.write(caller.frame(b"patience"))
             await until(lambda: node.frames)
+
+
+@pytest.mark.both_loops
+@pytest.mark.parametrize("side", ["_Outbound", "_Inbound"])
+async def test_closing_as_a_connection_comes_to_be_ends(
+    side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvloop does not tell of the end of a connection that it gave up before handing it over."""
+    one, two = pair()
+    node = one if side == "_Outbound" else two
+    kind = getattr(transport_module, side)
+    made: list[object] = []
+    tell = kind.connection_made
+
+    def connection_made(wire: object, transport: object) -> None:
+        tell(wire, transport)
+        if not made:
+            made.append(wire)
+            for task in (*node.transport._tasks, *node.transport._welcoming):
+                task.cancel()
+
+    monkeypatch.setattr(kind, "connection_made", connection_made)
+    async with running(one, two):
+        await until(lambda: made)
+        async with asyncio.timeout(DEADLINE_S):
+            await node.transport.close()
+        assert made[0].lost.is_set()  # type: ignore[attr-defined]
 
 
 async def test_closing_while_peers_knock_loses_no_socket() -> None:
