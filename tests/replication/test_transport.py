@@ -677,7 +677,7 @@ async def test_a_node_out_of_descriptors_listens_on() -> None:
 async def test_closing_as_a_connection_comes_to_be_ends(
     side: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """uvloop does not tell of the end of a connection that it gave up before handing it over."""
+    """Also on uvloop, which never tells of the end of a connection that it gave up so early."""
     one, two = pair()
     node = one if side == "_Outbound" else two
     kind = getattr(transport_module, side)
