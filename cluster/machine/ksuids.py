@@ -7,6 +7,7 @@ asked; the machine puts its token between them, so that an id tells which sessio
     8 bytes   the token
     8 bytes   drawn by lot
 
+A KSUID that came from elsewhere, with a session that was taken over, is kept whole.
 Source: segmentio/ksuid, where all 16 bytes behind the time are drawn by lot.
 """
 
@@ -19,6 +20,9 @@ LENGTH: Final = 27
 SEED_BYTES: Final = 12
 """What is drawn for one: its time and its chance."""
 
+BYTES: Final = 20
+"""Of a whole one."""
+
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
 
@@ -29,7 +33,12 @@ def made(seed: bytes, token: int) -> str:
     Args:
         seed: 4 bytes of time and 8 bytes of chance.
     """
-    number = int.from_bytes(seed[:4] + token.to_bytes(8) + seed[4:])
+    return text_of(seed[:4] + token.to_bytes(8) + seed[4:SEED_BYTES])
+
+
+def text_of(whole: bytes) -> str:
+    """The id that these 20 bytes are."""
+    number = int.from_bytes(whole)
     letters = []
     for _ in range(LENGTH):
         number, value = divmod(number, 62)
@@ -39,15 +48,21 @@ def made(seed: bytes, token: int) -> str:
 
 def token_of(id: str) -> int:
     """The token inside; 0 for what is no KSUID."""
+    whole = bytes_of(id)
+    return 0 if whole is None else int.from_bytes(whole[4:12])
+
+
+def bytes_of(id: str) -> bytes | None:
+    """The 20 bytes of an id; None for what is no KSUID."""
     if len(id) != LENGTH:
-        return 0
+        return None
     number = 0
     for letter in id:
         value = _VALUES.get(letter)
         if value is None:
-            return 0
+            return None
         number = number * 62 + value
-    return (number >> 64) & (2**64 - 1) if number < 2**160 else 0
+    return number.to_bytes(BYTES) if number < 2 ** (8 * BYTES) else None
 
 
 def seed_of(seconds: int, chance: bytes) -> bytes:

@@ -315,6 +315,9 @@ class Machine:
 
     def _open_session(self, command: OpenSession, _: RequestId) -> Outcome:
         core = self.core
+        known = core.sessions.taken_over(command)
+        if known is not None:
+            return Opened(known.id, known.ttl_ms, known.token)
         if len(core.sessions) >= limits.SESSIONS_MAX:
             return QueueFull("sessions", limits.SESSIONS_MAX)
         session = core.sessions.open(command, core.now_ms)

@@ -136,6 +136,8 @@ class Sessions:
         token = self._tokens.next()
         if command.ksuid is None:
             id = f"{token:x}-{command.nonce}"
+        elif len(command.ksuid) == ksuids.BYTES:
+            id = ksuids.text_of(command.ksuid)
         else:
             id = ksuids.made(command.ksuid, token)
         session = Session(
@@ -144,6 +146,12 @@ class Sessions:
         session.renew(now_ms)
         self.add(session)
         return session
+
+    def taken_over(self, command: OpenSession) -> Session | None:
+        """The session that a command would take over, where that has been done already."""
+        if command.ksuid is None or len(command.ksuid) != ksuids.BYTES:
+            return None
+        return self._by_id.get(ksuids.text_of(command.ksuid))
 
     def add(self, session: Session) -> None:
         """Take in a session whose token is larger than those of all others."""
@@ -186,7 +194,11 @@ class Sessions:
             now_ms: cluster time for `expires_in_ms`.
             after: id of the last one seen; it need not live any more.
         """
-        token = 0 if after is None else token_of(after)
+        known = None if after is None else self._by_id.get(after)
+        if known is not None:
+            token = known.token
+        else:
+            token = 0 if after is None else token_of(after)
         start = bisect_right(self._in_order, token, key=_by_token)
         later = islice(self._in_order, start, None)
         living = (session for session in later if session.deadline_ms != DISARMED)

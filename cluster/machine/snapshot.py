@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from cluster.machine import limits
+from cluster.machine import ksuids, limits
 from cluster.machine.commands.base import RequestId
 from cluster.machine.deadlines import SESSION_ENDS, WAIT_ENDS
 from cluster.machine.outcome import MACHINE_OUTCOMES
@@ -283,7 +283,9 @@ def _load_sessions(machine: Machine, reader: _Reader) -> None:
     last = 0
     for record in reader.records("sessions", _SessionRecord):
         must(last < record.token <= machine.tokens.last, "tokens of sessions do not rise")
-        must(token_of(record.id) == record.token, "a session's id is not of its token")
+        is_ours = token_of(record.id) == record.token or ksuids.bytes_of(record.id) is not None
+        must(is_ours, "a session's id is not of its token")
+        must(machine.sessions.get(record.id) is None, "two sessions have one id")
         must(record.sweep_ms >= 0, "a session is swept at no time")
         must(record.deadline_ms >= 0, "a session has no deadline")
         last = record.token

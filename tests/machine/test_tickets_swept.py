@@ -21,7 +21,15 @@ from cluster.machine.commands.tickets import (
     UnlockResource,
 )
 from cluster.machine.machine import Machine
-from cluster.machine.outcome import Closed, Opened, Outcome, Queued, Renewed, SessionExpired
+from cluster.machine.outcome import (
+    Closed,
+    Opened,
+    Outcome,
+    Queued,
+    Renewed,
+    SessionExpired,
+    SessionNotFound,
+)
 from cluster.machine.outcome.tickets import (
     NoTicketFree,
     NotIssuer,
@@ -76,6 +84,23 @@ def test_an_ended_session_with_a_ksuid_is_known_to_have_been() -> None:
     drive.one(CloseSession(first))
     assert drive.one(KeepAlive(first)) == SessionExpired(first)
     assert [s.session for s in drive.machine.sessions.list(0, after=first)] == [second]
+
+
+def test_a_session_of_another_cluster_keeps_its_id() -> None:
+    """Taken over twice it is there once; it is found, listed, kept in snapshots, and ends."""
+    drive = Drive()
+    id = "0ujtsYcgvSTl8PAuAdqWYSMnLOv"
+    whole = ksuids.bytes_of(id)
+    assert whole is not None
+    assert whole.hex() == "0669f7efb5a1cd34b5f99d1154fb6853345c9735"
+    take = OpenSession("k", 600, sweep_ms=SWEEP_MS, ksuid=whole)
+    assert drive.one(take) == drive.one(take) == Opened(id, 600, 1)
+    after = opened(drive)
+    drive.machine = Machine.load(snapshot.decode(snapshot.encode(drive.machine.dump())))
+    assert [s.session for s in drive.machine.sessions.list(0, after=id)] == [after]
+    assert drive.one(KeepAlive(id)) == Renewed(id, 1000)
+    drive.at(1000)
+    assert drive.one(KeepAlive(id)) == SessionNotFound(id)
 
 
 def test_a_swept_session_ends_at_the_first_sweep_at_or_after_its_deadline() -> None:

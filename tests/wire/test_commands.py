@@ -233,6 +233,8 @@ def test_numbers_are_unique_and_stay() -> None:
         "RevokeTicket": 41,
         "ClaimTicket": 42,
         "ReleaseTicket": 43,
+        "LockResource": 44,
+        "UnlockResource": 45,
         "CreateFifo": 50,
         "DestroyFifo": 51,
         "JoinFifo": 52,

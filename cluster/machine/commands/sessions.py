@@ -21,9 +21,7 @@ from cluster.machine.commands.base import (
     TtlMs,
 )
 
-KsuidSeed = Annotated[
-    bytes, msgspec.Meta(min_length=ksuids.SEED_BYTES, max_length=ksuids.SEED_BYTES)
-]
+KsuidSeed = Annotated[bytes, msgspec.Meta(min_length=ksuids.SEED_BYTES, max_length=ksuids.BYTES)]
 
 
 class OpenSession(Command, frozen=True, tag=1):
@@ -35,7 +33,9 @@ class OpenSession(Command, frozen=True, tag=1):
     Attributes:
         sweep_ms: above 0 it ends at multiples of this only, the first at or after its deadline; and
             what it leaves behind when it is closed goes at the next one.
-        ksuid: seed of an id of that kind (`ksuids.py`), in which case `nonce` plays no part.
+        ksuid: seed of an id of that kind (`ksuids.py`), in which case `nonce` plays no part; or,
+            with all its bytes, the id of a session that is taken over from elsewhere: opening it
+            again while it lives changes nothing.
     """
 
     texts: ClassVar[tuple[str, ...]] = ("nonce", "name")
