@@ -12,6 +12,9 @@ opened, issued and claimed here is seen by the native API too, under the same id
 swept (`Session.sweep_ms`), which gives ticketd's clients the times they know. Its locks are resources
 too, as in ticketd, and not the native locks: their names do not meet.
 
+Ids are KSUIDs as ticketd's are, 27 letters and digits that sort by time. Of the 16 bytes that it
+draws by lot, 8 are the session's token here, so that an id tells what it was after its session ended.
+
 A session keeps what only ticketd shows (its client's address, its TTL and name as they were given)
 in its `meta`, so that every node shows the same.
 
@@ -22,5 +25,7 @@ lost by a restart; a claim gives a session its own ticket first, so that asking 
 What differs: names are at most 200 bytes of UTF-8 without control characters. Nothing has another
 name: issuing and locking are refused with 422, everything else finds nothing. A dump of more than a
 few hundred things is made in steps, between which the state may change. A dump of sessions leaves
-out those of other protocols that have no tickets.
+out those of other protocols that have no tickets. After a restart sessions go on where they were,
+instead of getting a whole TTL: time without a leader does not count. Where ticketd has no limits
+and the cluster has (`machine/limits.py`), reaching one is a 500 that names it.
 """
