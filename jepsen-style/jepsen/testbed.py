@@ -320,6 +320,8 @@ class Testbed(LocalCluster):
         if name not in self.running:
             return None
         self.resume(name)
+        # One that has only just been started does not listen for it yet.
+        self.excuse(name, -signal.SIGTERM)
         self.signal(name, signal.SIGTERM)
         try:
             async with asyncio.timeout(STOP_S):
