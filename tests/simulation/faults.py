@@ -332,6 +332,40 @@ def see_saw(world: World, rng: random.Random) -> Nemesis:
         world.network.mend(a, b)
 
 
+def two_tails(world: World, rng: random.Random) -> Nemesis:
+    """Two leaders get a tail each that nobody else has; then the one, begun again and knowing
+    nothing of what is committed, meets the other, who reaches nobody else.
+    """
+    first = world.leader()
+    if first is None:
+        return
+    away = [(a, b) for a, b in _pairs(world) if first.name in (a, b)]
+    world.say("network", f"two tails: {_show(away)}")
+    for a, b in away:
+        world.network.cut(a, b)
+    yield from _await(world, 1_500, lambda: world.leader() not in (None, first))
+    second = world.leader()
+    yield rng.randrange(1, 60) * MS
+    if second is None or second is first:
+        for a, b in away:
+            world.network.mend(a, b)
+        return
+    apart = [pair for pair in _pairs(world) if second.name in pair and first.name not in pair]
+    world.say("network", f"two tails, the other: {_show(apart)}")
+    for a, b in apart:
+        world.network.cut(a, b)
+    yield rng.randrange(10, 300) * MS
+    first.kill(power=False)
+    yield rng.randrange(1, 30) * MS
+    first.start()
+    for a, b in away:
+        if second.name in (a, b):
+            world.network.mend(a, b)
+    yield rng.randrange(300, 900) * MS
+    for a, b in (*away, *apart):
+        world.network.mend(a, b)
+
+
 def _await(world: World, most_ms: int, is_so: Callable[[], bool]) -> Nemesis:
     """Wait until something is so, looking every millisecond, or until it has been too long."""
     for _ in range(most_ms):
@@ -462,6 +496,7 @@ FAULTS: Mapping[str, Callable[[World, random.Random], Nemesis]] = {
     "partition": partition,
     "one_way": one_way,
     "see_saw": see_saw,
+    "two_tails": two_tails,
     "overtake": overtake,
     "old_word": old_word,
     "clog": clog,

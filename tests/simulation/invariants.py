@@ -332,6 +332,14 @@ class RaftInvariants:
                 self._on_commit(index, term, command)
                 risen = True
         seen.commit = commit
+        if risen and seen.role == replica.role == "leader" and seen.leads == replica.term:
+            # Figure 8 of the paper: who has an entry of an earlier term may still be outvoted.
+            term = log[commit - first][2]
+            if term != replica.term:
+                raise Violation(
+                    "leaders commit by their own term",
+                    f"{name} leads term {replica.term} and commits {commit} of term {term}",
+                )
         if risen and self._synced:
             seen.synced, seen.snapshot = replica.synced_index, replica.snapshot_index
             for other in self._seen.values():

@@ -27,7 +27,7 @@ class Simulated:
         seconds: virtual, under faults, of each seed.
         budget: seeds after which it must have been found.
         faults: weights over those of the profile.
-        settings: fields of the plan over those of the profile.
+        settings: fields of the plan over those of the profile; `faults` among them are all there are.
     """
 
     laws: frozenset[str]
