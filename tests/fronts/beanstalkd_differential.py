@@ -428,13 +428,13 @@ class Run:
                 await asyncio.sleep(SLEEP_MS / 1000)
             else:
                 await self._step(step)
-            self._pass_time()
+            self._pass_time(1)  # What comes one after the other is due so, too.
             await self._hear()
 
-    def _pass_time(self) -> None:
-        """Bring our side's clock to where the other's is; on by a millisecond at least."""
-        # What comes one after the other is due so, too.
-        now_ms = max(round((time.monotonic() - self.began_s) * 1000), self.passed_ms + 1)
+    def _pass_time(self, least_ms: int = 0) -> None:
+        """Bring our side's clock to where the other's is, or on by so much at least."""
+        now_ms = round((time.monotonic() - self.began_s) * 1000)
+        now_ms = max(now_ms, self.passed_ms + least_ms)
         self.node.advance(now_ms - self.passed_ms)
         self.passed_ms = now_ms
 
@@ -476,7 +476,8 @@ class Run:
             return True
         if step.what == "reserve" and step.number in self.waiting:
             return True
-        if step.what in {"hang up", "half close"}:
+        is_end = step.what in {"hang up", "half close"}
+        if is_end or any(request.startswith(b"quit") for request in step.requests):
             return bool(others) and self.got[step.number] > 1
         return bool(others) and any(request.startswith(b"kick ") for request in step.requests)
 
@@ -613,18 +614,21 @@ def main() -> int:
         return 2
     first, _, beyond = arguments.seeds.partition(":")
     compared: Counter[str] = Counter()
-    different = 0
+    different = scripts = 0
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(int(first), int(beyond)):
             try:
                 one = alike(seed, program, Path(folder), is_told=arguments.tell)
                 compared += asyncio.run(one)
+                scripts += 1
+            except KeyboardInterrupt:
+                break
             except Difference as difference:
                 print(difference, flush=True)
                 different += 1
                 if not arguments.go_on:
                     break
-    print(f"{compared.total()} replies compared, {different} scripts differ")
+    print(f"{scripts} scripts alike, {different} not; {compared.total()} replies compared")
     print(", ".join(f"{word} {count}" for word, count in compared.most_common()))
     return 1 if different else 0
 

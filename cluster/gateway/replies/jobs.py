@@ -29,6 +29,7 @@ from cluster.machine.outcome.jobs import (
     Touched,
     TubeKicked,
     TubePaused,
+    TubesKept,
 )
 
 JobId = Annotated[int, msgspec.Meta(ge=1, le=2**62, description="id of a job, rising")]
@@ -267,6 +268,10 @@ def _job_reserved(outcome: JobReserved) -> Answer:
     )
 
 
+def _never(outcome: Outcome) -> Answer:
+    raise AssertionError(f"no client of ours asks for what is answered by {outcome}")
+
+
 def _job_not_found(outcome: JobNotFound) -> Answer:
     raise job_not_found(outcome.job)
 
@@ -305,4 +310,5 @@ REPLIES: Final[Mapping[type[Outcome], Reply]] = {
     NotReserved: _not_reserved,
     JobReserved: _job_reserved,
     JobNotFound: _job_not_found,
+    TubesKept: _never,
 }
