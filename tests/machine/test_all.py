@@ -131,7 +131,7 @@ class Laws:
         assert held["lock"] == with_session("lock grants") == len(records.get("lock grants", []))
         assert held["semaphore"] == with_session("semaphore grants")
         assert held["ticket"] == with_session("tickets") + with_session("ticket claims")
-        assert held["tube"] == with_session("reservations")
+        assert held["tube"] == with_session("reservations") + with_session("kept tubes")
         assert held["task"] == with_session("pool workers") + with_session("task runs")
         assert set(held) <= {"lock", "semaphore", "ticket", "tube", "task"}
 
