@@ -114,7 +114,12 @@ class Node:
         self._tick_at = now
         self._status_at = now
         self._leader_lost_at = now
-        journal = Journal.open(disk, segment_bytes=settings.segment_bytes)
+        journal = Journal.open(
+            disk,
+            segment_bytes=settings.segment_bytes,
+            newest=identity.segment,
+            on_used=identity.learn_segment,
+        )
         snapshots = SnapshotStore(disk)
         self.engine = Engine(
             node=settings.node,

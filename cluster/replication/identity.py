@@ -1,5 +1,8 @@
 """Who lives in a data folder: cluster, node, a random name drawn once, and how often it started.
 
+It also knows the newest segment of the journal: a segment that was removed leaves no trace in the
+others, and with it would go votes and entries that this node has promised.
+
 RULE: durable before anything is said to anybody. The random name lets peers refuse a node that
 comes back under its old name with an empty disk: its votes and acknowledgements are forgotten, and
 counting it would break every promise. The boot number makes request ids of two lives distinct.
@@ -27,6 +30,7 @@ class _Stored(msgspec.Struct, forbid_unknown_fields=True):
     unique: str
     boot: int
     peers: dict[str, str]
+    segment: int = 0
 
 
 class Identity:
@@ -89,6 +93,16 @@ class Identity:
     @property
     def boot(self) -> int:
         return self._stored.boot
+
+    @property
+    def segment(self) -> int:
+        """The newest segment of the journal that was written to: without it nothing may start."""
+        return self._stored.segment
+
+    def learn_segment(self, number: int) -> None:
+        """Remember a new segment, durably, before anything relies on what is in it."""
+        self._stored.segment = number
+        self._store()
 
     def known_peer(self, peer: str) -> str | None:
         """The random name that `peer` had when we first met; None if we never did."""

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+from collections.abc import Callable
 from typing import Final, Self, TypeAlias
 from zlib import crc32
 
@@ -107,7 +108,9 @@ class Journal(list["Entry"]):
     entry: `deleteEntriesFrom(3)` keeps three entries.
     """
 
-    def __init__(self, disk: Disk, *, segment_bytes: int, reserve: bool) -> None:
+    def __init__(
+        self, disk: Disk, *, segment_bytes: int, reserve: bool, on_used: Callable[[int], None]
+    ) -> None:
         """Called by open only."""
         super().__init__()
         self._disk = disk
@@ -128,9 +131,19 @@ class Journal(list["Entry"]):
         self._segments: list[list[int]] = []
         self._file: File | None = None
         self._failed = False
+        self._on_used = on_used
+        self._used = 0  # number of the segment that was last told of
 
     @classmethod
-    def open(cls, disk: Disk, *, segment_bytes: int = SEGMENT_BYTES, reserve: bool = True) -> Self:
+    def open(
+        cls,
+        disk: Disk,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        reserve: bool = True,
+        newest: int = 0,
+        on_used: Callable[[int], None] = lambda number: None,
+    ) -> Self:
         """Recover what is on the disk, or begin an empty journal.
 
         On return everything that was recovered is durable, also what a killed process had
@@ -140,12 +153,17 @@ class Journal(list["Entry"]):
             disk: the directory; files with other names are not touched.
             segment_bytes: a segment is left for the next one once it is this long.
             reserve: fill segments with zeros ahead of the records (see Disk.create).
+            newest: number of the newest segment that `on_used` was told of; it must be there.
+            on_used: called when the first write to a segment is durable and before anything that
+                relies on it can leave: who keeps the number elsewhere misses a removed segment,
+                which nothing in the others tells of.
 
         Raises:
             JournalCorrupt: the node must not start.
             DiskFailed: the disk refused.
         """
-        journal = cls(disk, segment_bytes=segment_bytes, reserve=reserve)
+        journal = cls(disk, segment_bytes=segment_bytes, reserve=reserve, on_used=on_used)
+        journal._used = newest
         journal._recover()
         return journal
 
@@ -206,6 +224,9 @@ class Journal(list["Entry"]):
             raise JournalMisuse("records were added while others were being synced")
         self._hard_state_changed = False
         self._synced_index = self[-1][1] if self else 0
+        if self._segments[-1][0] > self._used:
+            self._used = self._segments[-1][0]
+            self._on_used(self._used)
         if file.size >= self._segment_bytes:
             file.close()
             self._start_segment(self._segments[-1][0] + 1)
@@ -436,6 +457,11 @@ class Journal(list["Entry"]):
             # What a killed process left in the kernel must not be lost after we relied on it.
             disk.sync_directory()
         torn_allowed = True
+        newest = self._used
+        if newest > max(numbers, default=0):
+            raise JournalCorrupt(
+                _segment_name(newest), 0, f"segment {newest}, which was written to, is missing"
+            )
         if numbers and self._never_used(numbers):
             disk.unlink(_segment_name(numbers.pop()))
             # Durable at once: were it to come back after more was appended to the segment
@@ -490,6 +516,8 @@ class Journal(list["Entry"]):
             raise JournalCorrupt(name, 0, f"no start record, but a synced write at byte {synced}")
         if len(numbers) == 1 and number != 1:
             raise JournalCorrupt(name, 0, "no start record, and no segment before it")
+        if number <= self._used:
+            raise JournalCorrupt(name, 0, "no start record, but it was written to")
         return True
 
 

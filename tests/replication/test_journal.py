@@ -475,6 +475,23 @@ def test_a_log_that_ends_below_its_floor_is_refused() -> None:
         Journal.open(disk, reserve=False)
 
 
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_removed_segment_is_missed(restart: Restart, kept: int) -> None:
+    """The others do not tell of it, but who was told of its first write does."""
+    used: list[int] = []
+    disk = restart()
+    journal = Journal.open(disk, segment_bytes=SEGMENT_BYTES, reserve=False, on_used=used.append)
+    assert used == []
+    fill(journal, 1, 40)
+    assert used == list(range(1, used[-1] + 1)) and used[-1] > 2
+    names = sorted(name for name in disk.names() if name.endswith(".seg"))
+    for name in names[kept:]:
+        disk.unlink(name)
+    disk.sync_directory()
+    with pytest.raises(JournalCorrupt, match=f"segment {used[-1]}, which was written to, is miss"):
+        Journal.open(restart(), segment_bytes=SEGMENT_BYTES, reserve=False, newest=used[-1])
+
+
 def test_a_segment_without_a_record_was_never_used() -> None:
     """The process died while it made it: it is removed and made again."""
     disk = SimDisk(random.Random(0))
