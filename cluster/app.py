@@ -31,7 +31,7 @@ from cluster.node.clock import monotonic, wall_ms
 from cluster.node.config import Address, Config
 from cluster.node.driver import Driver
 from cluster.node.settings import NodeSettings
-from cluster.replication.disk import DiskLocked, OsDisk
+from cluster.replication.disk import DiskFailed, DiskLocked, OsDisk
 from cluster.replication.engine import EngineSettings, check_library
 from cluster.replication.guard import EngineFault
 from cluster.replication.identity import Identity, IdentityMismatch
@@ -71,6 +71,9 @@ def serve(config: Config) -> int:
     except (EngineFault, IdentityMismatch, JournalCorrupt, SnapshotCorrupt) as error:
         log.error("cannot start", reason=str(error), data=str(config.data))
         return EXIT_DATA
+    except DiskFailed as error:
+        log.error("cannot start: the disk failed", reason=str(error), data=str(config.data))
+        return EXIT_FATAL
     except OSError as error:
         log.error("cannot start", reason=str(error))
         return EXIT_ADDRESS

@@ -147,7 +147,10 @@ class Endpoint:
             )
             # Its end is the end of the stream.
             response.force_close()
-            await response.prepare(request)
+            try:
+                await response.prepare(request)
+            except ConnectionError:
+                return response  # Hung up while it waited.
             if request.method != hdrs.METH_HEAD:
                 await self._tell(watcher, response)
             return response

@@ -16,6 +16,11 @@ import structlog
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "console", "json")
 
+# Without the values of local variables, among which are secrets and clients' data.
+_TRACEBACKS = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+
 
 def configure(
     *, log_format: str = "auto", level: str = "info", stream: TextIO | None = None
@@ -41,9 +46,13 @@ def configure(
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     last: list[structlog.typing.Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(_to_json)]
+        [_TRACEBACKS, structlog.processors.JSONRenderer(_to_json)]
         if is_json
-        else [structlog.dev.ConsoleRenderer(colors=target.isatty())]
+        else [
+            structlog.dev.ConsoleRenderer(
+                colors=target.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,

@@ -7,6 +7,7 @@ import socket
 from typing import Any
 
 import pytest
+from aiohttp import ClientConnectionResetError, web
 
 from cluster.machine import limits
 from tests.gateway.conftest import Api, MakeApi, until
@@ -236,6 +237,25 @@ async def test_what_makes_no_sense_is_refused(
     """Before a stream begins."""
     got: Any = await api.get(f"/v1/watch{query}", headers=headers)
     assert (got.status, got.body["field"]) == (400, field)
+
+
+async def test_who_hangs_up_before_the_stream_begins_is_no_error_of_ours(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The connection is closing, and nobody has been told of its end yet."""
+    tried = asyncio.Event()
+
+    async def prepare(*_: Any) -> None:
+        tried.set()
+        raise ClientConnectionResetError("Cannot write to closing transport")
+
+    monkeypatch.setattr(web.StreamResponse, "prepare", prepare)
+    reader, writer = await asyncio.open_connection(api.host, api.port)
+    writer.write(b"GET /v1/watch HTTP/1.1\r\nHost: h\r\n\r\n")
+    await tried.wait()
+    assert await reader.read() == b""
+    writer.close()
+    assert not caplog.records
 
 
 async def test_a_head_is_answered_without_a_stream(api: Api) -> None:

@@ -54,6 +54,23 @@ def test_an_exception_is_one_line_of_json() -> None:
     assert json.loads(line)["exception"][0]["exc_value"] == "broken"
 
 
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_traceback_holds_no_values(log_format: str) -> None:
+    """Local variables are where secrets are."""
+    stream = io.StringIO()
+    logs.configure(log_format=log_format, stream=stream)
+
+    def fail(secret: str) -> None:
+        raise RuntimeError(len(secret))
+
+    try:
+        fail("hush".join("||"))
+    except RuntimeError:
+        structlog.get_logger("cluster.test").exception("failed")
+    assert "test_logs.py" in stream.getvalue()
+    assert "|hush|" not in stream.getvalue()
+
+
 def test_auto_is_json_where_nobody_looks() -> None:
     """A stream that is no terminal gets JSON; the console is asked for by name."""
     stream = io.StringIO()
