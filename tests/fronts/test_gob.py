@@ -182,8 +182,8 @@ def test_an_interface_is_what_is_inside() -> None:
         ("f0", "out of range"),
         ("04 01 00", "non-zero delta"),
         ("0c 00 05 41", "exceeds input"),
-        ("ff82 00", "undefined type"),
-        ("00", "undefined type"),
+        ("ff82 00", "unknown type id"),
+        ("00", "unknown type id"),
         ("ff81 00", "a type that is none"),
         ("ff81 02 01 02 ff82 00 01 04 00 00 00", "extra data"),
         ("0b 02 01 02 0b 00 01 04 00 00", "duplicate type"),
@@ -374,7 +374,7 @@ def test_a_message_that_is_too_large_is_dropped_as_it_comes(extra: int, cuts: li
 
 def test_a_length_that_nobody_means_ends_the_stream() -> None:
     """At once: no memory is set aside for it."""
-    with pytest.raises(GobError, match="too big"):
+    with pytest.raises(GobError, match="invalid message length"):
         Messages().feed(b"\xf8" + b"\xff" * 8)
     with pytest.raises(GobError, match="out of range"):
         Messages().feed(b"\x80" + b"\xff" * 8)
