@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from pathlib import Path
 
 import pytest
@@ -11,17 +10,18 @@ import pytest
 from tests.fronts import beanstalkd_differential
 from tests.fronts.beanstalkd_differential import PROGRAM, Side
 
-# One of them has sleeps in it.
-SEEDS = range(1, 33)
+# Two of them have sleeps in them.
+SEEDS = tuple(number for number in range(1, 40) if number % 8 or number in {8, 16})
 
 
 async def test_random_scripts_are_answered_as_by_the_original(tmp_path: Path, seed: int) -> None:
     """Byte for byte, but for ids, times and figures of the process."""
     program = shutil.which(PROGRAM)
     if program is None:
-        # It cannot be installed from a registry of packages for Python: this test needs Debian's.
-        warnings.warn(f"{PROGRAM} is not on the PATH: nothing was compared", stacklevel=1)
-        pytest.skip(f"{PROGRAM} is not on the PATH")
+        # Also where CI=true: no registry that this repository installs from has it.
+        missing = f"{PROGRAM} is not on the PATH (Debian's package has it): NOTHING WAS COMPARED"
+        print(missing)
+        pytest.skip(missing)
     compared = 0
     for number in SEEDS:
         script = seed * 1000 + number
