@@ -477,6 +477,9 @@ class Testbed(LocalCluster):
         began_s = time.monotonic()
 
         async def served() -> bool:
+            # One that ended by itself is waited for in vain.
+            down = [str(end) for end in self.ends[-5:] if end.node not in self.running]
+            assert len(self.running) == len(self.members), f"not all nodes run: {down}"
             views = await self.views()
             leaders = {view.leader for view in views.values()}
             return (
