@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -123,6 +125,49 @@ async def test_who_waits_is_served_by_the_next_leader(cluster: FrontCluster) -> 
     assert await waiting.ask(f"delete {job}") == "DELETED"
     for client in (waiting, other):
         await client.close()
+
+
+async def test_puts_in_flight_are_made_once_when_the_leader_is_killed(
+    cluster: FrontCluster,
+) -> None:
+    """A thousand puts, sent without waiting: each is answered, in order, and there once."""
+    tube = fresh()
+    leader, (first, _) = await cluster.roles()
+    client = await dialled(cluster.at(first, FRONT), tube)
+    count = 1_000
+    for number in range(count):
+        client.send("put 0 0 60 4", f"{number:4}")
+    jobs = [int((await client.reply()).split()[1]) for _ in range(200)]
+    await cluster.kill9(leader)
+    jobs += [int((await client.reply()).split()[1]) for _ in range(count - 200)]
+    assert jobs == sorted(set(jobs))
+    assert (await client.figures(f"stats-tube {tube}"))["current-jobs-ready"] == count
+    for number in (0, count // 2, count - 1):
+        assert await client.ask(f"peek {jobs[number]}") == f"FOUND {jobs[number]} 4\r\n{number:4}"
+    for job in jobs:
+        client.send(f"delete {job}")
+    assert {await client.reply() for _ in jobs} == {b"DELETED"}
+    await client.close()
+
+
+async def test_drain_mode_is_of_one_node(cluster: FrontCluster) -> None:
+    """By SIGUSR1, as with the original; puts at other nodes go on, reservations everywhere."""
+    tube = fresh()
+    (name, address), (_, elsewhere), _ = cluster.everywhere(FRONT)
+    draining, other = await dialled(address, tube), await dialled(elsewhere, tube)
+    os.kill(cluster.pid_of(name), signal.SIGUSR1)
+
+    async def drains() -> bool:
+        return bool((await draining.figures("stats"))["draining"])
+
+    await until(drains, "drain mode")
+    assert await draining.ask("put 0 0 60 1", "x") == "DRAINING"
+    job = await other.put()
+    assert await draining.reserve() == job
+    assert await draining.ask(f"delete {job}") == "DELETED"
+    for client in (draining, other):
+        await client.close()
+    await cluster.kill9(name)  # It would drain for other tests, too.
 
 
 async def test_greenstalk_works(cluster: FrontCluster) -> None:
