@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster.errors import NoLeader, Overloaded, ShuttingDown
+from cluster.errors import ConnectionLost, NoLeader, Overloaded, ShuttingDown, Timeout
 from cluster.fronts.beanstalkd.leases import TTL_MS
 from cluster.fronts.desk import Desk
 from cluster.fronts.front import Surroundings
@@ -567,6 +567,20 @@ async def test_an_election_is_waited_for(place: Place) -> None:
     assert not any(answer.done() for answer in answers[:2])
     place.node.fail_with = None
     assert [await answer for answer in answers] == ["", 0, []]
+
+
+@pytest.mark.parametrize("error", [Timeout("late"), ConnectionLost("gone")])
+async def test_a_wait_that_nobody_answers_begins_anew(place: Place, error: Exception) -> None:
+    """Whatever became of it: any text but that of the timeout ends the original's clients."""
+    client = await place.client()
+    place.node.fail_with = error
+    assert await refused(client.next()) == TIMED_OUT
+    waiting = client.next(60 * SECOND_NS)
+    await until(lambda: len(place.node.taken) >= 3)
+    assert not waiting.done()
+    place.node.fail_with = None
+    await client.put("a")
+    assert (await waiting)["ID"] == "a"
 
 
 @pytest.mark.parametrize("error", [Overloaded("full"), ShuttingDown("going")])

@@ -25,7 +25,7 @@ from typing import Any, Final, TypeAlias
 
 import structlog
 
-from cluster.errors import CoterieError, Overloaded
+from cluster.errors import CoterieError, Overloaded, ShuttingDown
 from cluster.fronts.beanstalkd.leases import Leases, Refused
 from cluster.fronts.desk import Desk
 from cluster.fronts.front import Surroundings
@@ -53,7 +53,13 @@ from cluster.machine.commands.jobs import (
     ReturnJob,
 )
 from cluster.machine.jobs.tubes import RESERVED, STATES
-from cluster.machine.outcome.base import QueueFull, Refusal, SessionExpired, SessionNotFound
+from cluster.machine.outcome.base import (
+    Outcome,
+    QueueFull,
+    Refusal,
+    SessionExpired,
+    SessionNotFound,
+)
 from cluster.machine.outcome.jobs import Cancelled, DuplicateKey, JobInfo, JobPut, Reserved
 from cluster.node.config import Config
 from cluster.node.pending import Answered, Failed, Reply
@@ -487,11 +493,22 @@ class _Connection:
             self._waiting.discard(asking)
 
     async def _ask_for_job(self, wait_ms: int) -> Reserved:
+        """Ask until there is a job or the time is over.
+
+        No answer of the cluster is none of ours: what it may have given us comes back by itself, and
+        clients take every text but that of the timeout for the end.
+        """
         until_s = self._clock() + wait_ms / 1000
         while True:
-            session = await self._our_session() if wait_ms > 0 else None
-            command = ReserveJobs((TUBE,), session, limit=1, wait_ms=wait_ms, hold_ms=HOLD_MS)
-            outcome = await self._desk.ask(command)
+            outcome: Outcome | None = None
+            try:
+                session = await self._our_session() if wait_ms > 0 else None
+                command = ReserveJobs((TUBE,), session, limit=1, wait_ms=wait_ms, hold_ms=HOLD_MS)
+                outcome = await self._desk.ask(command)
+            except ShuttingDown:
+                return Reserved(())
+            except CoterieError as error:
+                _log.info("a wait for a job begins anew", why=error.detail)
             if isinstance(outcome, Reserved):
                 return outcome
             wait_ms = round((until_s - self._clock()) * 1000)
@@ -502,7 +519,7 @@ class _Connection:
                 assert session is not None
                 self._leases.lost(session)
             else:
-                await self._pause()  # The queue of those who wait is full.
+                await self._pause()  # The queue of those who wait is full, or nobody answers.
 
     async def _our_session(self) -> str | None:
         """The session in which this connection waits, opened for the first wait."""
