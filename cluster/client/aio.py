@@ -337,6 +337,9 @@ class Client:
             self._http = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None)
             )
+            # It would repeat what it takes for idempotent, a DELETE, on its own; and the error of
+            # the second try says that nothing was sent.
+            self._http._retry_connection = False
         timeout = aiohttp.ClientTimeout(
             total=step.timeout_ms / 1_000, sock_connect=step.connect_ms / 1_000
         )

@@ -194,7 +194,10 @@ class Links:
     def pool(self, slot: int) -> aiohttp.ClientSession:
         """The connections of a slot."""
         if slot not in self._pools:
-            self._pools[slot] = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+            pool = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+            # It would repeat a DELETE or PUT on its own, and tell of the second try only.
+            pool._retry_connection = False
+            self._pools[slot] = pool
         return self._pools[slot]
 
 

@@ -55,6 +55,28 @@ async def test_every_write_but_a_renewal_carries_a_key_of_its_own() -> None:
     assert keys[0] != keys[2]
 
 
+async def test_a_kept_connection_that_breaks_is_not_tried_again_behind_our_back() -> None:
+    """aiohttp would repeat a DELETE, find nobody, and have us believe that it never left."""
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).split()[0])
+        body = b'{"nodes":[]}'
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        asked.append((await reader.readuntil(b"\r\n\r\n")).split()[0])
+        server.close()
+        writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    async with Client(f"{host}:{port}", policy=Policy(attempts_max=1)) as client:
+        with pytest.raises(Indefinite):
+            await client.cluster()
+        with pytest.raises(ConnectionLost):
+            await client.close_session("s")
+    assert asked == [b"GET", b"DELETE"]
+
+
 async def test_a_node_that_is_down_is_passed_over() -> None:
     """The next one serves, and the client stays with it."""
     async with SmallServer() as server:
