@@ -14,17 +14,19 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # From a checkout, whatever the working folder is.
 sys.path.insert(1, str(ROOT))
 
-from jepsen import nemeses, runner, toxiproxy, workloads  # noqa: E402
+from jepsen import nemeses, runner, stock, toxiproxy, workloads  # noqa: E402
 from jepsen.preload import clock, disk  # noqa: E402
 from jepsen.runner import Outcome, Plan, Tools  # noqa: E402
+from jepsen.stock.workloads import WORKLOADS as STOCK  # noqa: E402
 from jepsen.system import COTERIE, System  # noqa: E402
+from jepsen.workloads import Workload  # noqa: E402
 from jepsen.zoo import serve  # noqa: E402
 
 from cluster.cli import processes  # noqa: E402
@@ -93,7 +95,7 @@ async def _all(plans: Sequence[Plan], tools: Tools) -> int:
     """One run after the other, and a table."""
     outcomes = []
     for plan in plans:
-        outcomes.append(outcome := await runner.run(plan, tools, say=_say))
+        outcomes.append(outcome := await runner.run(plan, tools, say=_say, makers=_makers(plan)))
         _print(outcome)
     if len(outcomes) > 1:
         print()
@@ -180,6 +182,9 @@ def _options() -> argparse.Namespace:
     add("--out", type=Path, default=STORE, metavar="FOLDER")
     add("--smoke", action="store_true", help="a fixed choice of short runs")
     add("--soak", type=float, default=0.0, metavar="HOURS", help="seed after seed")
+    add(
+        "--stock", action="store_true", help="PySyncObj as it comes; workloads: " + ", ".join(STOCK)
+    )
     add("--plant", metavar="NAME", help="a bug of the zoo in every node")
     add("--list", action="store_true", help="what there is to choose from")
     return parser.parse_args()
@@ -197,7 +202,7 @@ def _plans(options: argparse.Namespace) -> Iterator[Plan]:
         else [
             (workload, nemesis)
             for nemesis in options.nemesis.split(",")
-            for workload in _workloads(options.workload)
+            for workload in _workloads(options.workload, is_stock=options.stock)
         ]
     )
     for _, nemesis in chosen:
@@ -231,13 +236,20 @@ def _system(options: argparse.Namespace) -> System:
     Raises:
         KeyError: there is no such plant.
     """
+    if options.stock:
+        return stock.SYSTEM
     return COTERIE if options.plant is None else serve.system_of(options.plant)
 
 
-def _workloads(text: str) -> list[str]:
-    names = list(workloads.WORKLOADS) if text == "all" else text.split(",")
+def _makers(plan: Plan) -> dict[str, Callable[[], Workload]]:
+    return STOCK if plan.system is stock.SYSTEM else workloads.WORKLOADS
+
+
+def _workloads(text: str, *, is_stock: bool = False) -> list[str]:
+    known = STOCK if is_stock else workloads.WORKLOADS
+    names = list(known) if text == "all" else text.split(",")
     for name in names:
-        if name not in workloads.WORKLOADS:
+        if name not in known:
             raise KeyError(f'workload "{name}"')
     return names
 

@@ -27,7 +27,6 @@ from jepsen.zoo import hunt, table  # noqa: E402
 from jepsen.zoo.hunt import Found  # noqa: E402
 from jepsen.zoo.registry import chosen  # noqa: E402
 from jepsen.zoo.species import Plant  # noqa: E402
-
 from tests.tools import toxiproxy_server  # noqa: E402
 
 PAGE: Final = ROOT / "jepsen-style" / "ZOO.md"

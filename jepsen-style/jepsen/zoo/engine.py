@@ -587,7 +587,7 @@ PLANTS: Final = (
         "commit index beyond the proof",
         "G4",
         _commit_beyond_proof,
-        Simulated(frozenset({"committed entries never change"}), "tails", budget=60),
+        _two_tails(frozenset({"committed entries never change"})),
     ),
     Plant(
         "g5-commit",

@@ -202,7 +202,7 @@ PLANTS: Final = (
         "machine",
         _keys_of_one_node,
         Simulated(_ONCE),
-        Real(frozenset({"K9 exactly once"}), "exactly-once", "none"),
+        Real(frozenset({"K9 exactly once"}), "exactly-once", "none", 8.0),
     ),
     Plant(
         "plant-void",
@@ -221,7 +221,7 @@ PLANTS: Final = (
                 {"the machine raises nothing", "tokens rise", "a node starts on what it wrote"}
             )
         ),
-        Real(frozenset({"K2 tokens", "K15 hygiene"}), "shared-locks", "none"),
+        Real(frozenset({"K2 tokens", "K15 hygiene"}), "shared-locks", "none", 8.0),
     ),
     Plant(
         "plant-tokens-loaded",
@@ -239,7 +239,7 @@ PLANTS: Final = (
         "machine",
         _renewals_halved,
         Simulated(frozenset({"no session ends early", "sessions"})),
-        Real(frozenset({"K6 sessions"}), "sessions", "none"),
+        Real(frozenset({"K6 sessions"}), "sessions", "none", 8.0),
     ),
     Plant(
         "plant-late-end",

@@ -183,7 +183,7 @@ PLANTS: Final = (
         "node",
         _clock_runs_ahead,
         Simulated(frozenset({"no session ends early"})),
-        Real(frozenset({"K6 sessions"}), "sessions", "none"),
+        Real(frozenset({"K6 sessions"}), "sessions", "none", 8.0),
     ),
     Plant(
         "plant-definite",
@@ -219,13 +219,13 @@ PLANTS: Final = (
         "the last of several events is not told",
         "gateway",
         _event_lost,
-        real=Real(_STREAMS, "watch", "none"),
+        real=Real(_STREAMS, "watch", "none", 8.0),
     ),
     Plant(
         "watch-twice",
         "some events are told twice",
         "gateway",
         _event_twice,
-        real=Real(_STREAMS, "watch", "none"),
+        real=Real(_STREAMS, "watch", "none", 8.0),
     ),
 )

@@ -421,7 +421,7 @@ PLANTS: Final = (
         "locks",
         _every_request_fits,
         Simulated(frozenset({"mutual exclusion"})),
-        Real(frozenset({"K2 mutual exclusion", "K1 linearizable locks"}), "locks", "none"),
+        Real(frozenset({"K2 mutual exclusion", "K1 linearizable locks"}), "locks", "none", 8.0),
     ),
     Plant(
         "locks-release",
@@ -491,7 +491,7 @@ PLANTS: Final = (
         "semaphores",
         _one_unit_more,
         Simulated(frozenset({"capacity"}), "mixed", "semaphores", seconds=_SECONDS),
-        Real(frozenset({"K4 capacity"}), "semaphores", "none"),
+        Real(frozenset({"K4 capacity"}), "semaphores", "none", 8.0),
     ),
     Plant(
         "semaphores-barge",
@@ -499,7 +499,7 @@ PLANTS: Final = (
         "semaphores",
         _queue_barged,
         Simulated(frozenset({"no barging", "semaphores"}), "mixed", "semaphores", seconds=_SECONDS),
-        Real(frozenset({"K5 nobody overtakes"}), "semaphores", "none"),
+        Real(frozenset({"K5 nobody overtakes"}), "semaphores", "none", 8.0),
     ),
     Plant(
         "semaphores-orphan",
@@ -519,7 +519,7 @@ PLANTS: Final = (
         "tickets",
         _claimed_twice,
         Simulated(frozenset({"one claimant", "tickets"}), "mixed", "tickets", seconds=_SECONDS),
-        Real(frozenset({"K4 tickets"}), "tickets", "none"),
+        Real(frozenset({"K4 tickets"}), "tickets", "none", 8.0),
     ),
     Plant(
         "tickets-stuck",
@@ -541,7 +541,7 @@ PLANTS: Final = (
         "fifos",
         _turn_skipped,
         Simulated(frozenset({"turns in order"}), "mixed", "fifos", seconds=_SECONDS),
-        Real(frozenset({"K5 turns in order"}), "fifos", "none"),
+        Real(frozenset({"K5 turns in order"}), "fifos", "none", 8.0),
     ),
     Plant(
         "fifos-overlap",
@@ -556,7 +556,7 @@ PLANTS: Final = (
         "rooms",
         _place_twice,
         Simulated(frozenset({"places in order", "places"}), "mixed", "rooms", seconds=_SECONDS),
-        Real(frozenset({"K4 waiting room"}), "rooms", "none"),
+        Real(frozenset({"K4 waiting room"}), "rooms", "none", 8.0),
     ),
     Plant(
         "rooms-window",
@@ -566,7 +566,7 @@ PLANTS: Final = (
         Simulated(
             frozenset({"one step per interval", "places"}), "mixed", "rooms", seconds=_SECONDS
         ),
-        Real(frozenset({"K4 waiting room"}), "rooms", "none"),
+        Real(frozenset({"K4 waiting room"}), "rooms", "none", 8.0),
     ),
     Plant(
         "jobs-token",
@@ -582,7 +582,7 @@ PLANTS: Final = (
         "jobs",
         _reserved_cancelled,
         Simulated(frozenset({"a cancelled job is nobody's"}), "mixed", "jobs", seconds=_SECONDS),
-        Real(frozenset({"K7 jobs", "K1 linearizable jobs"}), "jobs", "none"),
+        Real(frozenset({"K7 jobs", "K1 linearizable jobs"}), "jobs", "none", 8.0),
     ),
     Plant(
         "jobs-early",
@@ -597,7 +597,7 @@ PLANTS: Final = (
         "jobs",
         _delays_ignored,
         Simulated(frozenset({"no job early"}), "mixed", "jobs", seconds=_SECONDS),
-        Real(frozenset({"K7 jobs"}), "jobs", "none"),
+        Real(frozenset({"K7 jobs"}), "jobs", "none", 8.0),
     ),
     Plant(
         "jobs-ttr",
@@ -648,7 +648,7 @@ PLANTS: Final = (
         "tasks",
         _unfair,
         Simulated(frozenset({"fair shares"}), "mixed", "tasks", seconds=_SECONDS),
-        Real(frozenset({"K8 tasks"}), "tasks", "none"),
+        Real(frozenset({"K8 tasks"}), "tasks", "none", 8.0),
     ),
     Plant(
         "tasks-share",
@@ -672,7 +672,7 @@ PLANTS: Final = (
         "tasks",
         _slots_left_out,
         Simulated(frozenset({"slots"}), "mixed", "tasks", seconds=_SECONDS),
-        Real(frozenset({"K8 tasks"}), "tasks", "none"),
+        Real(frozenset({"K8 tasks"}), "tasks", "none", 8.0),
     ),
     Plant(
         "slots-late",
