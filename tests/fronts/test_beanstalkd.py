@@ -443,6 +443,20 @@ class TestTubes:
         await front.leases.renew()
         assert await one.ask("list-tubes") == "OK 18\r\n---\n- default\n- t\n"
 
+    async def test_a_tube_in_use_is_there_also_when_it_cannot_be_kept(
+        self, one: BeanstalkClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """For want of room in the machine: it is empty then, and cannot be paused or put into."""
+        monkeypatch.setattr(limits, "TUBES_MAX", 0)
+        await one.ask("use t")
+        assert await one.ask("list-tubes") == "OK 18\r\n---\n- default\n- t\n"
+        assert (await one.figures("stats-tube t"))["current-using"] == 1
+        assert await one.ask("stats-tube u") == "NOT_FOUND"
+        assert await one.ask("pause-tube t 1") == "OUT_OF_MEMORY"
+        assert await one.ask("put 0 0 1 1", "x") == "OUT_OF_MEMORY"
+        assert await one.ask("reserve-with-timeout 0") == "TIMED_OUT"
+        assert await one.ask("reserve") == "OUT_OF_MEMORY"
+
     async def test_a_pause_stops_reservations_only(
         self, one: BeanstalkClient, two: BeanstalkClient, node: LocalNode
     ) -> None:

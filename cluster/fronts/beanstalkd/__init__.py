@@ -14,11 +14,15 @@ three seconds; when the node dies, its connections' jobs are ready again ten sec
 
 What is told of whom: jobs, `current-jobs-*`, `total-jobs`, `job-timeouts`, `current-waiting`,
 `cmd-delete` and `cmd-pause-tube` of a tube, and which tubes there are, are the cluster's, the same
-on every node. `cmd-*` and connections in `stats`, `current-using` and `current-watching` of a tube,
-`pid`, `uptime`, `rusage-*`, `id`, `hostname` and `draining` are the asked node's own. A node has no
-binlog: those figures are 0.
+on every node; a tube that was used or watched at a node that died is there for ten seconds more.
+`cmd-*` and connections in `stats`, `current-using` and `current-watching` of a tube, `pid`,
+`uptime`, `rusage-*`, `id`, `hostname` and `draining` are the asked node's own. A node has no binlog:
+those figures are 0.
 
-Where it differs from the original on purpose: waiters are served strictly oldest first, also after
-an unpause; a put that fails spends no id; a paused tube stays while it is paused; a lone CR is a
-part of its line. An election, or a node that is lost, shows as a pause.
+Where it differs from the original on purpose: waiters are served strictly oldest first, and of
+several jobs that become ready in one step the first by priority goes first; times are in
+milliseconds, and of jobs due at the same one the older goes first; a put that fails spends no id; a
+paused tube stays while it is paused; a lone CR is a part of its line; what `reserve-job` gave times
+out as well (in version 1.12 it does not, if its client had another job). An election, or a node
+that is lost, shows as a pause.
 """

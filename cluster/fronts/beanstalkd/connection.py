@@ -261,7 +261,8 @@ class Connection:
 
     async def _list_tubes(self, _: Request) -> bytes:
         await self._kept.settled()
-        return replies.listed(figures.tube_names(await self._desk.read()))
+        machine = await self._desk.read()
+        return replies.listed(figures.tube_names(machine, self._kept))
 
     async def _list_used(self, _: Request) -> bytes:
         return replies.using(self._used)
@@ -272,7 +273,7 @@ class Connection:
     async def _pause(self, request: Request) -> bytes:
         await self._kept.settled()
         machine = await self._desk.read()
-        if request.tube not in machine.jobs.stock.tubes:
+        if figures.find_tube(machine, self._kept, request.tube, machine.now_ms) is None:
             return replies.NOT_FOUND
         outcome = await self._desk.ask(PauseTube(request.tube, request.delay_s * 1000))
         return replies.PAUSED if isinstance(outcome, TubePaused) else replies.OUT_OF_MEMORY
@@ -471,7 +472,7 @@ class Connection:
     async def _stats_tube(self, request: Request) -> bytes:
         await self._kept.settled()
         machine = await self._desk.read()
-        tube = machine.jobs.pictures.tube(request.tube, self._node.now_ms())
+        tube = figures.find_tube(machine, self._kept, request.tube, self._node.now_ms())
         if tube is None:
             return replies.NOT_FOUND
         return replies.figures(figures.of_tube(tube, self._kept))

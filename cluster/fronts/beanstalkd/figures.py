@@ -143,7 +143,16 @@ def of_tube(tube: TubeInfo, kept: KeptTubes) -> Iterator[tuple[str, object]]:
     yield "pause-time-left", tube.resumes_in_ms // 1000
 
 
-def tube_names(machine: Machine) -> list[str]:
+def tube_names(machine: Machine, kept: KeptTubes) -> list[str]:
     """All tubes: `default`, then the others as they were made."""
     tubes = sorted(machine.jobs.stock.tubes.values(), key=lambda tube: tube.number)
-    return [DEFAULT, *(tube.name for tube in tubes if tube.name != DEFAULT)]
+    names = (DEFAULT, *(tube.name for tube in tubes), *kept.wanted())
+    return list(dict.fromkeys(names))
+
+
+def find_tube(machine: Machine, kept: KeptTubes, name: str, now_ms: int) -> TubeInfo | None:
+    """The picture of a tube, an empty one if it is there for clients of this node only."""
+    tube = machine.jobs.pictures.tube(name, now_ms)
+    if tube is None and kept.is_wanted(name):
+        tube = TubeInfo(name, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None)
+    return tube

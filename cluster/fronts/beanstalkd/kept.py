@@ -61,6 +61,10 @@ class KeptTubes:
         for name in watched:
             self._count(self.watching, name, -1)
 
+    def wanted(self) -> Iterable[str]:
+        """Names of all that are, each once."""
+        return dict.fromkeys((DEFAULT, *self.using, *self.watching))
+
     async def settled(self) -> None:
         """Wait until the cluster knows what changed before this call, or could not be told."""
         if self._telling is not None:
@@ -80,12 +84,13 @@ class KeptTubes:
         if not counter[name]:
             del counter[name]
         # What is being told may be out of date by now.
-        if self._telling is not None or self._is_wanted(name) != (name in self._told):
+        if self._telling is not None or self.is_wanted(name) != (name in self._told):
             self._changed[name] = None
             if self._telling is None:
                 self._telling = asyncio.create_task(self._tell())
 
-    def _is_wanted(self, name: str) -> bool:
+    def is_wanted(self, name: str) -> bool:
+        """It is there for clients of this node, whether the cluster could be told or not."""
         return name == DEFAULT or name in self.using or name in self.watching
 
     async def _tell(self) -> None:
@@ -106,8 +111,8 @@ class KeptTubes:
             self._settle(self._rounds + 1)
 
     async def _tell_of(self, changed: tuple[str, ...]) -> None:
-        keep = tuple(name for name in changed if self._is_wanted(name) and name not in self._told)
-        drop = tuple(name for name in changed if not self._is_wanted(name) and name in self._told)
+        keep = tuple(name for name in changed if self.is_wanted(name) and name not in self._told)
+        drop = tuple(name for name in changed if not self.is_wanted(name) and name in self._told)
         if not keep and not drop:
             return
         if self._session is None:
@@ -136,7 +141,7 @@ class KeptTubes:
     def _forget(self) -> None:
         self._session = None
         self._told.clear()
-        self._changed |= dict.fromkeys((DEFAULT, *self.using, *self.watching))
+        self._changed |= dict.fromkeys(self.wanted())
 
     def _settle(self, rounds: int) -> None:
         """Let those go on who waited for so many rounds."""
