@@ -56,7 +56,7 @@ async def test_every_write_but_a_renewal_carries_a_key_of_its_own() -> None:
 
 
 async def test_a_kept_connection_that_breaks_is_not_tried_again_behind_our_back() -> None:
-    """aiohttp would repeat a DELETE, find nobody, and have us believe that it never left."""
+    """A DELETE, which aiohttp would repeat, finding nobody: we would believe that it never left."""
     asked: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
