@@ -102,9 +102,9 @@ class Stream:
                                 return_when=asyncio.FIRST_COMPLETED,
                             )
                         finally:
-                            if not step.done():
-                                step.cancel()
-                                await asyncio.gather(step, return_exceptions=True)
+                            # Also one that is done: nobody else may ask for its error.
+                            step.cancel()
+                            await asyncio.gather(step, return_exceptions=True)
                         if step.cancelled():
                             return "stopped"
                         event = step.result()
