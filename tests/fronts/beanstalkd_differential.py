@@ -3,7 +3,7 @@
 RULE: draws scripts, runs them on both sides in step, compares. What must differ is replaced before
 it is compared: ids by the order of the puts, times by whether they are 0, and the figures of the
 process. What the original does by accident, and ours does not on purpose, the scripts avoid: see
-`_Script._avoid`.
+`Run._avoid`.
 
     python -m tests.fronts.beanstalkd_differential --seeds 0:1000
 
@@ -467,9 +467,9 @@ class Run:
 
         Somebody waits, and several jobs become ready in one step: the original gives the first one
         that happens to be moved, ours the one that is first by priority. A connection that waits is
-        not read from. A put that is too long is not followed by others here, as are lines of
-        exactly 223 bytes, whose end the original overlooks. Timeouts with a sign or with more
-        behind them are taken by Debian's version, and refused by newer ones and by ours.
+        not read from. (The requests themselves avoid lines of exactly 223 bytes, whose end the
+        original overlooks, and lone CRs; timeouts with a sign or with more behind them, which
+        Debian's version takes, and newer ones and ours do not.)
         """
         others = self.waiting - {step.number}
         if step.what == "send" and step.number in self.waiting:
