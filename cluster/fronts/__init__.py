@@ -5,5 +5,6 @@ see: texts, codes, units, defaults. A front holds no state that another node wou
 
 One module or package per system, each with its sources named at its top; `registry.py` is the table
 of them. What all share: `front.py` (what a front is and what it is given), `desk.py` (asking the
-node, patiently), `tcp.py` (connections), `gohttp/` (how Go's HTTP servers answer).
+node, patiently), `tcp.py` (connections), `leases.py` (what goes back when a client or its
+node goes), `gohttp/` (how Go's HTTP servers answer).
 """

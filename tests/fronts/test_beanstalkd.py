@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from cluster.errors import NoLeader, ShuttingDown, Timeout
 from cluster.fronts.beanstalkd.connection import SAFETY_MARGIN_MS
-from cluster.fronts.beanstalkd.leases import TTL_MS
 from cluster.fronts.beanstalkd.server import Beanstalkd
+from cluster.fronts.leases import TTL_MS
 from cluster.machine import limits
 from cluster.machine.commands import KeepAliveMany, Several
 from cluster.machine.commands.jobs import PutJob

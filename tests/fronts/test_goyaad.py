@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cluster.errors import ConnectionLost, NoLeader, Overloaded, ShuttingDown, Timeout
-from cluster.fronts.beanstalkd.leases import TTL_MS
 from cluster.fronts.desk import Desk
 from cluster.fronts.front import Surroundings
 from cluster.fronts.gob.encoder import Encoder
@@ -29,6 +28,7 @@ from cluster.fronts.goyaad.rpc import (
     Call,
     Requests,
 )
+from cluster.fronts.leases import TTL_MS
 from cluster.machine import limits
 from cluster.machine.commands.jobs import DeleteJob, PutJob, ReserveJobs, ReturnJob
 from cluster.machine.outcome.jobs import JobPut, Reserved

@@ -1,7 +1,7 @@
 """beanstalkd's text protocol, complete, over jobs that are replicated.
 
 RULE: one file, one part: `parser.py` (bytes to requests), `connection.py` (one client, in order),
-`replies.py` (the words), `figures.py` (statistics), `leases.py` (what ends with a node), `kept.py`
+`replies.py` (the words), `figures.py` (statistics), `kept.py`
 (which tubes exist), `server.py` (the front).
 Source: beanstalkd's protocol.txt; where text and server differ, the server.
 

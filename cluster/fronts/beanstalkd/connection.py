@@ -15,9 +15,9 @@ from cluster.errors import CoterieError, ShuttingDown
 from cluster.fronts.beanstalkd import figures, replies
 from cluster.fronts.beanstalkd.figures import Figures
 from cluster.fronts.beanstalkd.kept import DEFAULT, KeptTubes
-from cluster.fronts.beanstalkd.leases import Leases, Refused
 from cluster.fronts.beanstalkd.parser import Parser, Request
 from cluster.fronts.front import Surroundings
+from cluster.fronts.leases import Leases, Refused
 from cluster.machine import limits
 from cluster.machine.commands import Command, Several
 from cluster.machine.commands.jobs import (

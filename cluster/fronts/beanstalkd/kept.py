@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from cluster.errors import CoterieError
-from cluster.fronts.beanstalkd.leases import Leases, Refused
 from cluster.fronts.desk import Desk
+from cluster.fronts.leases import Leases, Refused
 from cluster.machine import limits
 from cluster.machine.commands.jobs import KeepTubes
 from cluster.machine.outcome import QueueFull, SessionExpired, SessionNotFound

@@ -15,8 +15,8 @@ from typing import Final
 from cluster.fronts.beanstalkd.connection import Connection
 from cluster.fronts.beanstalkd.figures import Figures
 from cluster.fronts.beanstalkd.kept import KeptTubes
-from cluster.fronts.beanstalkd.leases import Leases
 from cluster.fronts.front import Front, Surroundings
+from cluster.fronts.leases import Leases
 from cluster.fronts.tcp import TcpServer
 from cluster.node.config import Config
 

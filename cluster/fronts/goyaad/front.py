@@ -26,7 +26,6 @@ from typing import Any, Final, TypeAlias
 import structlog
 
 from cluster.errors import CoterieError, Overloaded, ShuttingDown
-from cluster.fronts.beanstalkd.leases import Leases, Refused
 from cluster.fronts.desk import Desk
 from cluster.fronts.front import Surroundings
 from cluster.fronts.gob.kinds import INT, STRING, Kind
@@ -41,6 +40,7 @@ from cluster.fronts.goyaad.rpc import (
     Call,
     Requests,
 )
+from cluster.fronts.leases import Leases, Refused
 from cluster.fronts.tcp import READ_BYTES, TcpServer
 from cluster.machine import limits
 from cluster.machine.commands import Command
