@@ -718,7 +718,7 @@ PLANTS: Final = (
         "engine",
         _acknowledged_before_commit,
         Simulated(frozenset({"durability", "committed entries never change"})),
-        Real(_LOST | _TORN, "locks", "kill-leader"),
+        Real(_LOST | _TORN, "locks", "leader-alone"),
     ),
     Plant(
         "raft-old-term",

@@ -175,7 +175,6 @@ PLANTS: Final = (
         "node",
         _clock_from_nothing,
         Simulated(frozenset({"sessions end in time", "works again after healing"})),
-        Real(frozenset({"K6 sessions", "K13 progress"}), "sessions", "kill-leader"),
     ),
     Plant(
         "plant-fast-clock",
