@@ -10,7 +10,8 @@ RULE: every error answers one question: did it surely not happen?
     │   └── Refused             the cluster decided against it (code says why)
     └── Indefinite              it may have happened; repeat with the same Idempotency-Key
         ├── Timeout             no answer within the deadline
-        └── ConnectionLost      the way to the cluster broke before the answer
+        ├── ConnectionLost      the way to the cluster broke before the answer
+        └── LockLost            what was held may be another's; what was done under it may be done
 
 When in doubt, indefinite.
 """
@@ -90,3 +91,22 @@ class ConnectionLost(Indefinite):
     """The connection broke before the answer came."""
 
     code = "connection_lost"
+
+
+class LockLost(Indefinite):
+    """What was held is held no more, or not for long enough to rely on it.
+
+    Attributes:
+        kind: session, lock, semaphore, ticket, turn, job or task.
+        name: of the thing.
+        token: under which it was held; None for what was not granted yet.
+    """
+
+    code = "lock_lost"
+    retryable = False
+
+    def __init__(self, detail: str, *, kind: str, name: str, token: int | None = None):
+        super().__init__(detail)
+        self.kind = kind
+        self.name = name
+        self.token = token

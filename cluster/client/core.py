@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from cluster.client.refusals import FAILURES, REFUSALS
 from cluster.errors import (
     ConnectionLost,
     CoterieError,
@@ -391,8 +392,14 @@ def error_of(status: int, problem: dict[str, object] | None, endpoint: str) -> C
         error = Timeout(detail, definite=definite)
     elif status < 500:
         reason = {key: value for key, value in problem.items() if key not in _PROBLEM_WORDS}
-        error = Refused(detail, code=code, status=status, reason=reason)
+        kind = REFUSALS.get(code)
+        if kind is None:
+            error = Refused(detail, code=code, status=status, reason=reason)
+        else:
+            error = kind(detail, status=status, reason=reason)
         error.definite = problem.get("definite") is not False
+    elif code in FAILURES:
+        error = FAILURES[code](detail, definite=definite)
     elif definite:
         error = Definite(detail, code=code)
     else:

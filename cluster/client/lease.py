@@ -15,9 +15,18 @@ in order drifts) and for the time a killed process needs to be gone.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 MARGIN_MS_LEAST = 200
+
+Standing = Literal["held", "grace", "lost"]
+"""What may be relied on: all is well; nothing was heard for long, so finish; work has to be over.
+
+`held` ends where `term_at` is, `grace` at `kill_at`. A renewal leads from `grace` back to `held`;
+nothing leads back from `lost`.
+"""
 
 
 def margin_ms_of(ttl_ms: int) -> int:
@@ -90,3 +99,62 @@ class Lease(msgspec.Struct, frozen=True):
     def must_kill(self, now_ms: int) -> bool:
         """The work has to be ended by force."""
         return self.lost is not None or now_ms >= self.kill_at_ms
+
+    def standing(self, now_ms: int) -> Standing:
+        """What may be relied on at this moment."""
+        if self.must_kill(now_ms):
+            return "lost"
+        return "grace" if self.must_term(now_ms) else "held"
+
+    def changes_at_ms(self, now_ms: int) -> int:
+        """When the standing is the next to fall if no renewal succeeds; `ends_ms` once it is lost."""
+        if now_ms < self.term_at_ms:
+            return self.term_at_ms
+        return self.kill_at_ms if now_ms < self.kill_at_ms else self.ends_ms
+
+
+class Tenure:
+    """One lease through its life: which changes of its standing are still to be told.
+
+    What was once lost stays lost, whatever an answer says that comes later.
+
+    Attributes:
+        lease: as it stands.
+    """
+
+    __slots__ = ("_told", "lease")
+
+    def __init__(self, lease: Lease):
+        self.lease = lease
+        self._told: Standing = "held"
+
+    def standing(self, now_ms: int) -> Standing:
+        """What may be relied on; to be asked at every use, as nobody may have looked for long."""
+        return "lost" if self._told == "lost" else self.lease.standing(now_ms)
+
+    def look(self, now_ms: int) -> Standing | None:
+        """The standing, if it has changed since the last look; a lost one only once.
+
+        A program that slept through its grace is told of the loss alone.
+        """
+        standing = self.standing(now_ms)
+        if standing == self._told:
+            return None
+        self._told = standing
+        return standing
+
+    def renewed(self, lease: Lease, now_ms: int) -> None:
+        """Take the lease of a renewal, unless the old one was over before it came."""
+        if self.standing(now_ms) != "lost":
+            self.lease = lease
+
+    def lose(self, why: str) -> None:
+        """The cluster says so, or its owner is gone."""
+        if self.lease.lost is None:
+            self.lease = self.lease.reported_lost(why)
+
+    def why_lost(self) -> str:
+        """For people."""
+        return self.lease.lost or (
+            f"it was not renewed for {self.lease.ttl_ms - self.lease.margin_ms} ms"
+        )

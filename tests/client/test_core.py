@@ -23,6 +23,7 @@ from cluster.client.core import (
     parse_endpoints,
     path_of,
 )
+from cluster.client.refusals import Internal, NotSupported, SessionExpired
 from cluster.errors import (
     ConnectionLost,
     CoterieError,
@@ -253,9 +254,9 @@ class TestMeaning:
             (503, "shutting_down", True, ShuttingDown),
             (504, "timeout", False, Timeout),
             (504, "timeout", True, Timeout),
-            (410, "session_expired", True, Refused),
-            (501, "not_supported", True, Definite),
-            (500, "internal", False, Indefinite),
+            (410, "session_expired", True, SessionExpired),
+            (501, "not_supported", True, NotSupported),
+            (500, "internal", False, Internal),
         ],
     )
     def test_problem_documents_become_errors(

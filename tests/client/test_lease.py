@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.client.lease import Lease, margin_ms_of
+from cluster.client.lease import Lease, Tenure, margin_ms_of
 
 
 def opened(ttl_ms: int = 10_000) -> Lease:
@@ -71,3 +71,50 @@ def test_three_renewals_fit_before_the_work_must_end(ttl_ms: int) -> None:
     assert 0 < margin_ms_of(ttl_ms) * 4 < ttl_ms
     assert 1_000 < lease.term_at_ms < lease.kill_at_ms < lease.ends_ms
     assert 1_000 + 3 * lease.every_ms <= lease.term_at_ms
+
+
+def test_a_tenure_tells_each_fall_once() -> None:
+    """Held, then grace, then lost; looking again tells nothing."""
+    tenure = Tenure(opened())
+    told = [tenure.look(now_ms) for now_ms in (8_999, 9_000, 9_500, 10_000, 10_500, 11_000)]
+    assert told == [None, "grace", None, "lost", None, None]
+
+
+def test_a_renewal_in_grace_leads_back() -> None:
+    """And is told."""
+    tenure = Tenure(opened())
+    assert tenure.look(9_000) == "grace"
+    tenure.renewed(tenure.lease.renewed(expires_in_ms=10_000, sent_ms=8_500), 9_100)
+    assert tenure.look(9_100) == "held"
+    assert tenure.lease.changes_at_ms(9_100) == 16_500
+
+
+def test_nothing_leads_back_from_lost() -> None:
+    """Neither a renewal that answers too late, nor one that the loss overtook."""
+    late = Tenure(opened())
+    late.renewed(late.lease.renewed(expires_in_ms=10_000, sent_ms=9_000), 10_000)
+    assert late.look(10_000) == "lost"
+    late.renewed(late.lease.renewed(expires_in_ms=10_000, sent_ms=9_000), 10_001)
+    assert late.standing(10_001) == "lost"
+    assert "was not renewed for 9000 ms" in late.why_lost()
+
+    told = Tenure(opened())
+    told.lose("the session has ended")
+    told.lose("said twice")
+    assert told.look(1_001) == "lost"
+    assert told.why_lost() == "the session has ended"
+
+
+def test_who_slept_through_the_grace_is_told_of_the_loss_alone() -> None:
+    """The standing is asked at every use, and does not wait for a look."""
+    tenure = Tenure(opened())
+    assert tenure.standing(60_000) == "lost"
+    assert tenure.look(60_000) == "lost"
+    assert tenure.look(60_001) is None
+
+
+def test_the_next_change_is_known() -> None:
+    """Two falls, then the end."""
+    lease = opened()
+    moments = [lease.changes_at_ms(now_ms) for now_ms in (1_000, 9_000, 10_000, 11_000)]
+    assert moments == [9_000, 10_000, 11_000, 11_000]
