@@ -305,6 +305,12 @@ def _check_expiry(world: World) -> None:
     if leader is None or leader.subject is None:
         raise Violation("works again after healing", "the leader is gone, without a fault")
     now_ms = world.builder.now_ms(leader.subject)
+    if now_ms < world.timeline.machine.now_ms:
+        raise Violation(
+            "cluster time goes on",
+            f"{leader.name} leads and its clock shows {now_ms} ms, entries have been at "
+            f"{world.timeline.machine.now_ms} ms: no lease ends until it gets there",
+        )
     late = world.timeline.overdue(now_ms - LATE_SESSION_MS)
     if late:
         raise Violation("sessions end in time", f"at {now_ms} ms these live still: {late}")

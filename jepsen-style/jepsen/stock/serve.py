@@ -113,6 +113,10 @@ class Door:
         self._name = name
         self._names = names
         self._loop = asyncio.get_running_loop()
+        self._seen: dict[str, Any] = {}
+        self._look()
+        # Between two of its ticks the library changes role and term apart.
+        store.addOnTickCallback(self._look)
 
     def routes(self) -> list[web.RouteDef]:
         """Everything it answers."""
@@ -125,27 +129,7 @@ class Door:
 
     async def cluster(self, _: web.Request) -> web.Response:
         """As our nodes tell it, as far as the bed needs."""
-        store = self._store
-        before, digest = 0, ""
-        for _attempt in range(20):
-            before = store.raftLastApplied
-            digest = store.digest()
-            if store.raftLastApplied == before:
-                break
-        leader = store._getLeader()
-        ready = leader is not None and store.isReady()
-        return web.json_response(
-            {
-                "node": self._name,
-                "leader": None if leader is None else self._names.get(leader.id),
-                "role": _ROLES[store._SyncObj__raftState],
-                "term": store.raftCurrentTerm,
-                "commit": store.raftCommitIndex,
-                "applied": before,
-                "digest": digest,
-                "ready": ready,
-            }
-        )
+        return web.json_response(self._seen)
 
     async def metrics(self, _: web.Request) -> web.Response:
         """None."""
@@ -176,6 +160,20 @@ class Door:
         if f not in commands:
             raise web.HTTPNotFound
         return await self._answer(commands[f])
+
+    def _look(self) -> None:
+        store = self._store
+        leader = store._getLeader()
+        self._seen = {
+            "node": self._name,
+            "leader": None if leader is None else self._names.get(leader.id),
+            "role": _ROLES[store._SyncObj__raftState],
+            "term": store.raftCurrentTerm,
+            "commit": store.raftCommitIndex,
+            "applied": store.raftLastApplied,
+            "digest": store.digest(),
+            "ready": leader is not None and store.isReady(),
+        }
 
     async def _answer(self, command: Callable[[Any], Any]) -> web.Response:
         loop, answered = self._loop, self._loop.create_future()

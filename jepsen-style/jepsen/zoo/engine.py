@@ -639,7 +639,15 @@ PLANTS: Final = (
         "votes counted, not voters (n2)",
         "G6",
         _votes_counted_not_voters,
-        Simulated(frozenset({"election safety"}), "repeated-votes", nodes=5),
+        Simulated(
+            frozenset({"election safety"}),
+            "repeated-votes",
+            nodes=5,
+            budget=40,
+            faults={"crash_in_election": 5, "partition": 5},
+            # Short timeouts make rivals.
+            settings={"election_max": 0.42},
+        ),
     ),
     Plant(
         "g6-voters-g7",
@@ -729,9 +737,13 @@ PLANTS: Final = (
             frozenset({"leaders commit by their own term"}),
             "tails",
             nodes=3,
+            budget=60,
             settings={
-                "append_bytes_max": 2_000,
-                "faults": {"two_tails": 10},
+                # Less than a tail: its first part gets to a majority before what is new does.
+                "append_bytes_max": 1_500,
+                "clients": 8,
+                "think_us": 5_000,
+                "faults": {"see_saw": 10, "two_tails": 10, "crash": 5},
                 "gap_us": (500_000, 1_500_000),
             },
         ),

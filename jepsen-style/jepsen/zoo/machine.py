@@ -238,7 +238,7 @@ PLANTS: Final = (
         "a keepalive gives half a TTL",
         "machine",
         _renewals_halved,
-        Simulated(frozenset({"no session ends early", "sessions"})),
+        Simulated(frozenset({"no session ends early", "sessions", "locks"})),
         Real(frozenset({"K6 sessions"}), "sessions", "none", 8.0),
     ),
     Plant(

@@ -428,7 +428,7 @@ PLANTS: Final = (
         "a release is not conditional on the token",
         "locks",
         _release_unchecked,
-        Simulated(frozenset({"locks"})),
+        Simulated(frozenset({"locks", "mutual exclusion"})),
         Real(frozenset({"K2 mutual exclusion", "K1 linearizable locks"}), "locks", "network"),
     ),
     Plant(
