@@ -75,6 +75,7 @@ class Request(msgspec.Struct, frozen=True):
         key: Idempotency-Key; all repeats carry the same.
         wait_ms: how long the cluster itself may hold the answer back.
         is_repeatable: harmless to send twice even without a key.
+        bearer: the pass of a waiting room, where one is to be shown.
     """
 
     method: str
@@ -83,6 +84,7 @@ class Request(msgspec.Struct, frozen=True):
     key: str | None = None
     wait_ms: int = 0
     is_repeatable: bool = False
+    bearer: str | None = None
 
     @property
     def is_read(self) -> bool:
@@ -322,6 +324,8 @@ class Call:
             headers["Content-Type"] = "application/json"
         if self._request.key is not None:
             headers["Idempotency-Key"] = self._request.key
+        if self._request.bearer is not None:
+            headers["Authorization"] = f"Bearer {self._request.bearer}"
         return Send(
             endpoint=self._endpoint,
             method=self._request.method,
