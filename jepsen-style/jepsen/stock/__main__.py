@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 ROOT: Final = Path(__file__).resolve().parents[3]
 # From a checkout, whatever the working folder is.
 sys.path.insert(1, str(ROOT))
@@ -57,9 +59,13 @@ def main() -> int:
     with toxiproxy.serve(program) as server:
         tools = Tools(server=server, shim=disk.build(ROOT / ".tools"), faketime=clock.find())
         rows = asyncio.run(_all(options, tools))
+    kept = options.out / "rows.json"
+    if kept.exists():
+        rows = msgspec.json.decode(kept.read_bytes(), type=dict[str, str]) | rows
+    kept.write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
     if options.write:
         head = "| nemesis | workload | violated | what was seen | again |\n|---|---|---|---|---|\n"
-        PAGE.write_text(_HEAD + head + "".join(rows), encoding="utf-8")
+        PAGE.write_text(_HEAD + head + "".join(rows.values()), encoding="utf-8")
         print(f"{PAGE.relative_to(ROOT)} is written")
     return 0
 
@@ -72,12 +78,13 @@ def _options() -> argparse.Namespace:
     add("--seeds", type=int, default=1, help="how many of each, as long as nothing is violated")
     add("--seconds", type=float, default=12.0, help="under faults, of each")
     add("--out", type=Path, default=OUT, metavar="FOLDER")
-    add("--write", action="store_true", help="write STOCK.md")
+    add("--write", action="store_true", help="write STOCK.md from all runs so far")
     return parser.parse_args()
 
 
-async def _all(options: argparse.Namespace, tools: Tools) -> list[str]:
-    rows = []
+async def _all(options: argparse.Namespace, tools: Tools) -> dict[str, str]:
+    """Run everything; a row of the table for each pair, under a name of its own."""
+    rows = {}
     for nemesis in options.nemesis.split(","):
         for workload in options.workload.split(","):
             for seed in range(options.seeds):
@@ -92,8 +99,8 @@ async def _all(options: argparse.Namespace, tools: Tools) -> list[str]:
                 outcome = await runner.run(plan, tools, say=lambda _: None, makers=WORKLOADS)
                 if any(verdict.valid is False for verdict in outcome.verdicts):
                     break
-            rows.append(_row(outcome))
-            print(rows[-1], end="", flush=True)
+            rows[f"{nemesis} {workload}"] = _row(outcome)
+            print(_row(outcome), end="", flush=True)
     return rows
 
 
