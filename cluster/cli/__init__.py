@@ -1,4 +1,4 @@
-"""The command line: `coterie serve`, `dev`, `demo`, `status`, `lock`, `transfer`, `import`.
+"""The command line: one node, local clusters, and everything that a cluster does.
 
 RULE: words to calls and answers to words. A command is loaded when it is asked for, and heavy
 libraries inside it when they are needed: start-up is felt.
@@ -11,11 +11,51 @@ import importlib
 import click
 
 from cluster import __version__
+from cluster.cli.exits import EXITS
 
-COMMANDS = ("serve", "dev", "demo", "status", "lock", "transfer", "import")
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "Run": ("serve", "dev", "demo", "import"),
+    "Look": ("status",),
+    "Coordinate": (
+        "lock",
+        "sessions",
+        "locks",
+        "semaphores",
+        "resources",
+        "fifos",
+        "rooms",
+        "jobs",
+        "tasks",
+    ),
+    "Operate": ("transfer", "completion"),
+}
+COMMANDS = tuple(name for names in SECTIONS.values() for name in names)
 
+# Primitives under the names by which one may look for them.
+PRIMITIVES = {
+    "sessions": ("session",),
+    "locks": (),
+    "semaphores": ("semaphore",),
+    "resources": ("resource", "tickets", "ticket"),
+    "fifos": ("fifo",),
+    "rooms": ("room",),
+    "jobs": ("job", "tubes", "tube"),
+    "tasks": ("task", "pools", "pool"),
+}
+_ALSO = {other: name for name, others in PRIMITIVES.items() for other in others}
+_LOCK_VERBS = frozenset(
+    {"acquire", "acquire-all", "check", "list", "release", "release-all", "show"}
+)
 # No module can have the name of a keyword.
 _MODULES = {"import": "importing"}
+
+EPILOG = f"""
+Begin with: coterie demo
+
+\b
+Answers are tables on a terminal and lines with tabs in a pipe; -o json and -o yaml are for
+programs, and -o name prints the one word that a script goes on with. NO_COLOR is respected.
+{EXITS}"""
 
 
 class LazyGroup(click.Group):
@@ -27,17 +67,43 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Load one command; None where there is no such."""
-        if cmd_name not in COMMANDS:
+        name = _ALSO.get(cmd_name, cmd_name)
+        if name not in COMMANDS:
             return None
-        module = _MODULES.get(cmd_name, cmd_name)
+        if name in PRIMITIVES:
+            from cluster.cli.verbs import command_of
+
+            primitive = importlib.import_module(f"cluster.cli.primitives.{name}")
+            return command_of(primitive.GROUP)
+        module = _MODULES.get(name, name)
         found: click.Command = importlib.import_module(f"cluster.cli.{module}").command
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; `lock acquire …` is `locks acquire …`, unless a command follows `--`."""
+        if args[0] == "lock" and len(args) > 1 and args[1] in _LOCK_VERBS and "--" not in args:
+            args = ["locks", *args[1:]]
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by what they are for."""
+        limit = formatter.width - 6 - max(map(len, COMMANDS))
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                rows = []
+                for name in names:
+                    found = self.get_command(ctx, name)
+                    assert found is not None
+                    rows.append((name, found.get_short_help_str(limit)))
+                formatter.write_dl(rows)
 
 
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Begin with: coterie demo",
+    epilog=EPILOG,
 )
 @click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
 def main() -> None:

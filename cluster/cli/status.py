@@ -16,8 +16,8 @@ from cluster.cli.words import Duration, endpoints_option, leave, output_option, 
 if TYPE_CHECKING:
     from cluster.client.aio import ClusterState
 
-HEALTHY, DEGRADED, UNREACHABLE = 0, 1, 2
-WORDS = ("healthy", "degraded", "unreachable")
+HEALTHY, DEGRADED, UNREACHABLE = 0, 1, 4
+WORDS = {HEALTHY: "healthy", DEGRADED: "degraded", UNREACHABLE: "unreachable"}
 
 EPILOG = """
 \b
@@ -26,7 +26,7 @@ Examples:
   coterie status --endpoints 10.0.0.1:7101 -o json | jq -r .leader
 
 \b
-Exit codes: 0 healthy, 1 degraded (it serves with less safety, or not at all), 2 nobody answers.
+Exit codes: 0 healthy, 1 degraded (it serves with less safety, or not at all), 4 nobody answers.
 """
 
 

@@ -9,6 +9,7 @@ import asyncio
 
 import click
 
+from cluster.cli import exits
 from cluster.cli.words import endpoints_option, leave
 
 EPILOG = """
@@ -18,7 +19,7 @@ Examples:
   coterie transfer --to n2
 
 \b
-Exit codes: 0 handed over, 1 refused, 2 no answer: it may have happened.
+Exit codes: see coterie --help
 """
 
 
@@ -28,7 +29,7 @@ Exit codes: 0 handed over, 1 refused, 2 no answer: it may have happened.
 def command(to: str | None, endpoints: tuple[str, ...]) -> None:
     """Hand leadership over, before maintenance of the leader's machine for instance."""
     from cluster.client.aio import Client
-    from cluster.errors import CoterieError, Refused
+    from cluster.errors import CoterieError
 
     async def run() -> str | None:
         async with Client(endpoints) as client:
@@ -36,8 +37,6 @@ def command(to: str | None, endpoints: tuple[str, ...]) -> None:
 
     try:
         leader = asyncio.run(run())
-    except Refused as error:
-        leave(1, f"coterie transfer: {error.detail}")
     except CoterieError as error:
-        leave(2, f"coterie transfer: {error.detail}")
+        leave(exits.code_of(error), f"coterie transfer: {error.detail}")
     click.echo(f"{leader} leads" if leader else "handed over; the asked node knows no leader yet")

@@ -107,12 +107,12 @@ class TestCommand:
         assert list(told["failures"]) == [f"http://{down.endpoint}"]
         assert [each["id"] for each in told["nodes"]] == ["n1", "n2", "n3"]
 
-    async def test_a_cluster_out_of_reach_ends_with_2(self) -> None:
+    async def test_a_cluster_out_of_reach_ends_with_4(self) -> None:
         """With the reason for each endpoint."""
         async with SmallServer() as server:
             endpoint = server.endpoint
         code, out, _ = await finish("status", "--endpoints", endpoint)
-        assert code == 2
+        assert code == 4
         assert out.startswith(f"unreachable\n! http://{endpoint} does not answer: ")
 
     async def test_leadership_is_handed_over(self) -> None:
@@ -126,4 +126,4 @@ class TestCommand:
 
             server.gate = gate
             code, _, err = await finish(*given)
-            assert (code, "node_not_found" in err) == (1, True)
+            assert (code, "node_not_found" in err) == (3, True)

@@ -1,0 +1,52 @@
+"""Every example of every help text, run against a machine: what is shown works as it is shown."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from cluster.cli import PRIMITIVES, main
+from cluster.cli.verbs import Group
+from tests.cli.machine import Shell, serving
+
+
+def group_of(name: str) -> Group:
+    """The table of a primitive."""
+    found = importlib.import_module(f"cluster.cli.primitives.{name}").GROUP
+    assert isinstance(found, Group)
+    return found
+
+
+@pytest.mark.parametrize("name", PRIMITIVES)
+def test_the_examples_of_a_primitive_work_one_after_another(name: str, tmp_path: Path) -> None:
+    """In the order of its verbs, on a fresh machine; each ends with 0."""
+    with serving() as endpoint:
+        shell = Shell(endpoint, tmp_path)
+        for line in group_of(name).examples:
+            ran = shell.line(line)
+            assert ran.code == 0, f"{line}\n{ran.out}{ran.err}"
+
+
+@pytest.mark.parametrize("name", PRIMITIVES)
+def test_every_verb_explains_itself_with_an_example(name: str) -> None:
+    """Its help says what it does, within the width, and shows examples of that very verb."""
+    group = group_of(name)
+    for verb in group.verbs:
+        assert any(f"coterie {name} {verb.name}" in line for line in verb.examples), verb.name
+        shown = CliRunner().invoke(main, [name, verb.name, "--help"], terminal_width=100)
+        assert shown.exit_code == 0
+        assert all(line in shown.output for line in verb.examples)
+        assert max(map(len, shown.output.splitlines())) <= 100, verb.name
+        assert verb.examples[0] in shown.output
+
+
+def test_the_table_of_other_names_is_that_of_the_groups() -> None:
+    """They stand twice, so that finding a command loads no other."""
+    assert {name: group_of(name).also for name in PRIMITIVES} == PRIMITIVES
+    for others in PRIMITIVES.values():
+        for other in others:
+            assert isinstance(main.get_command(click.Context(main), other), click.Group)
