@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from cluster.gateway.replies import Ms, Token, session_expired, session_not_found
+from cluster.gateway.replies.kinds import SESSION_GONE
 from cluster.gateway.requests import (
     NAME_BYTES_MAX,
     SESSION_ID_SCHEMA,
@@ -229,7 +230,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Explain what a session waits for: who is in the way, what would help, deadlocks.",
         tag="explain",
         answer=Explained,
-        codes=("session_not_found", "session_expired"),
+        codes=SESSION_GONE,
         query=read_query(SESSION, WANT),
         view=show,
     ),

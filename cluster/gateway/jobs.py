@@ -28,6 +28,7 @@ from cluster.gateway.replies.jobs import (
     job_not_found,
     state_of,
 )
+from cluster.gateway.replies.kinds import SESSION_GONE
 from cluster.gateway.requests import (
     AFTER,
     LIMIT,
@@ -78,7 +79,6 @@ TTR_MS_MIN: Final = 1_000
 JOB_ID_DIGITS_MAX: Final = 19
 JOBS_WEIGH_BYTES: Final = 1_024
 
-SESSION_GONE = ("session_not_found", "session_expired")
 HELD = ("job_not_found", "not_reserved", "stale_token")
 
 Length = Annotated[

@@ -10,8 +10,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from cluster.gateway.checking import CheckToken, TokenChecked
 from cluster.gateway.paging import page
 from cluster.gateway.replies import LockGranted, LockReleased, Ms, Token
+from cluster.gateway.replies.kinds import SESSION_GONE
 from cluster.gateway.replies.locks import LocksGranted, LocksReleased
 from cluster.gateway.requests import (
     AFTER,
@@ -35,7 +37,6 @@ from cluster.machine.commands import AcquireLock, AcquireLocks, ReleaseLock, Rel
 from cluster.machine.outcome import LockInfo
 
 Mode = Literal["exclusive", "shared"]
-SESSION_GONE = ("session_not_found", "session_expired")
 
 
 class Acquire(Body, frozen=True):
@@ -86,19 +87,6 @@ class ReleaseMany(Body, frozen=True):
     locks: Annotated[
         list[Given], msgspec.Meta(min_length=1, max_length=limits.LOCKS_PER_COMMAND_MAX)
     ]
-
-
-class Check(Body, frozen=True):
-    """Ask whether `token` still holds the lock."""
-
-    token: Token
-
-
-class LockChecked(msgspec.Struct, frozen=True):
-    """`valid`: a present grant has the token. `current_token`: the newest present grant."""
-
-    valid: bool
-    current_token: Token | None
 
 
 class LockHolder(msgspec.Struct, frozen=True):
@@ -197,11 +185,11 @@ def _names(locks: Sequence[Wanted | Given]) -> list[str]:
     return list(names)
 
 
-def check(look: Look, ask: Ask) -> LockChecked:
+def check(look: Look, ask: Ask) -> TokenChecked:
     """Compare a token with the present grants."""
     name = check_name(ask.path["name"], "name")
     valid, current_token = look.machine.locks.check(name, ask.body.token)
-    return LockChecked(valid, current_token)
+    return TokenChecked(valid, current_token)
 
 
 def show(look: Look, ask: Ask) -> LockView:
@@ -290,8 +278,8 @@ ROUTES: tuple[Route, ...] = (
         path="/v1/locks/{name}/check",
         summary="Tell whether a token is still a present grant of the lock.",
         tag="locks",
-        body=Check,
-        answer=LockChecked,
+        body=CheckToken,
+        answer=TokenChecked,
         query=read_query(),
         view=check,
     ),

@@ -10,8 +10,10 @@ from typing import Annotated
 
 import msgspec
 
+from cluster.gateway.checking import CheckToken, TokenChecked
 from cluster.gateway.paging import page
 from cluster.gateway.replies import Ms, Token
+from cluster.gateway.replies.kinds import SESSION_GONE
 from cluster.gateway.replies.semaphores import (
     SemaphoreGone,
     SemaphoreGranted,
@@ -43,8 +45,6 @@ from cluster.machine.commands.semaphores import (
 from cluster.machine.limits import SEMAPHORE_LIMIT_MAX
 from cluster.machine.outcome.semaphores import SemaphoreInfo
 
-SESSION_GONE = ("session_not_found", "session_expired")
-
 SemaphoreLimit = Annotated[
     int,
     msgspec.Meta(
@@ -74,19 +74,6 @@ class ReleaseUnits(Body, frozen=True):
 
     session: SessionId
     token: Token
-
-
-class CheckUnits(Body, frozen=True):
-    """Ask whether `token` still holds units."""
-
-    token: Token
-
-
-class SemaphoreChecked(msgspec.Struct, frozen=True):
-    """`valid`: a present grant has the token. `current_token`: the newest present grant."""
-
-    valid: bool
-    current_token: Token | None
 
 
 class SemaphoreHolder(msgspec.Struct, frozen=True):
@@ -161,11 +148,11 @@ def release(ask: Ask) -> ReleaseSemaphore:
     )
 
 
-def check(look: Look, ask: Ask) -> SemaphoreChecked:
+def check(look: Look, ask: Ask) -> TokenChecked:
     """Compare a token with the present grants; without the semaphore there are none."""
     name = check_name(ask.path["name"], "name")
     valid, current_token = look.machine.semaphores.check(name, ask.body.token)
-    return SemaphoreChecked(valid, current_token)
+    return TokenChecked(valid, current_token)
 
 
 def show(look: Look, ask: Ask) -> SemaphoreView:
@@ -265,8 +252,8 @@ ROUTES: tuple[Route, ...] = (
         path="/v1/semaphores/{name}/check",
         summary="Tell whether a token is still a present grant of the semaphore.",
         tag="semaphores",
-        body=CheckUnits,
-        answer=SemaphoreChecked,
+        body=CheckToken,
+        answer=TokenChecked,
         query=read_query(),
         view=check,
     ),

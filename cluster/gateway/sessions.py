@@ -21,6 +21,7 @@ from cluster.gateway.replies import (
     session_expired,
     session_not_found,
 )
+from cluster.gateway.replies.kinds import SESSION_GONE
 from cluster.gateway.requests import (
     AFTER,
     LIMIT,
@@ -43,7 +44,6 @@ from cluster.machine.outcome import SessionInfo
 
 KEEPALIVES_MAX = 2_000
 NONCE_BYTES = 8
-SESSION_GONE = ("session_not_found", "session_expired")
 
 
 class Open(Body, frozen=True):

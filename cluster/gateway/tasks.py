@@ -15,6 +15,7 @@ import msgspec
 from cluster.gateway.paging import page
 from cluster.gateway.payloads import OptionalPayload, from_bytes, to_optional_bytes
 from cluster.gateway.replies import Ms, Token
+from cluster.gateway.replies.kinds import SESSION_GONE
 from cluster.gateway.replies.tasks import (
     FinishedTasks,
     LeftPool,
@@ -70,7 +71,6 @@ from cluster.machine.limits import (
 from cluster.machine.outcome.tasks import PoolInfo, TaskInfo
 from cluster.node import schedules
 
-SESSION_GONE = ("session_not_found", "session_expired")
 EVERY_MS_MIN: Final = 1_000
 CATCHUP_MS_MIN: Final = 1_000
 CATCHUP_DEFAULT: Final = "1m"

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from cluster.gateway.checking import CheckToken, TokenChecked
 from cluster.gateway.paging import page
 from cluster.gateway.payloads import (
     JSON_PER_BYTE_MAX,
@@ -18,6 +19,7 @@ from cluster.gateway.payloads import (
     to_optional_bytes,
 )
 from cluster.gateway.replies import Ms, Token
+from cluster.gateway.replies.kinds import SESSION_GONE
 from cluster.gateway.replies.tickets import (
     ClaimedTicket,
     IssuedTicket,
@@ -48,7 +50,6 @@ from cluster.machine.commands.tickets import ClaimTicket, IssueTicket, ReleaseTi
 from cluster.machine.limits import TICKET_DATA_BYTES_MAX
 from cluster.machine.outcome.tickets import ResourceInfo, TicketInfo
 
-SESSION_GONE = ("session_not_found", "session_expired")
 SESSION: Final = Query(
     "session",
     str,
@@ -92,19 +93,6 @@ class ReleaseClaim(Body, frozen=True):
     session: SessionId
     ticket: Name
     token: Token
-
-
-class CheckClaim(Body, frozen=True):
-    """Ask whether `token` still holds the ticket."""
-
-    token: Token
-
-
-class TicketChecked(msgspec.Struct, frozen=True):
-    """`valid`: the present claim has the token. `current_token`: the one it has."""
-
-    valid: bool
-    current_token: Token | None
 
 
 class TicketView(msgspec.Struct, frozen=True):
@@ -206,10 +194,10 @@ def release(ask: Ask) -> ReleaseTicket:
     )
 
 
-def check(look: Look, ask: Ask) -> TicketChecked:
+def check(look: Look, ask: Ask) -> TokenChecked:
     """Compare a token with the present claim; a ticket that is gone has none."""
     found = look.machine.tickets.check(_resource(ask), _ticket(ask), ask.body.token)
-    return TicketChecked(*found)
+    return TokenChecked(*found)
 
 
 def show_ticket(look: Look, ask: Ask) -> TicketView:
@@ -355,8 +343,8 @@ ROUTES: tuple[Route, ...] = (
         path="/v1/resources/{name}/tickets/{ticket}/check",
         summary="Tell whether a token is still the claim of a ticket.",
         tag="tickets",
-        body=CheckClaim,
-        answer=TicketChecked,
+        body=CheckToken,
+        answer=TokenChecked,
         query=read_query(),
         view=check,
     ),

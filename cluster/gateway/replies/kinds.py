@@ -81,3 +81,4 @@ KINDS: Final[Mapping[str, Kind]] = {
 # What any route may answer, whatever it does; routes name the others themselves.
 COMMON_CODES: Final = ("bad_request", "too_large", "unsupported_media_type", "overloaded")
 CLUSTER_CODES: Final = ("no_leader", "timeout")
+SESSION_GONE: Final = ("session_not_found", "session_expired")
