@@ -10,7 +10,7 @@ from typing import Annotated, Final, cast
 
 import msgspec
 
-from cluster.gateway.paging import page
+from cluster.gateway.paging import named, page
 from cluster.gateway.replies import Ms, Token
 from cluster.gateway.replies.fifos import (
     FifoMade,
@@ -257,14 +257,7 @@ def show(look: Look, ask: Ask) -> FifoView:
 
 def show_all(look: Look, ask: Ask) -> FifoPage:
     """Show a page of fifos."""
-    fifos, prefix = look.machine.fifos, ask.query["prefix"]
-    found, following = page(
-        lambda after, limit: fifos.list(look.now_ms, prefix=prefix, after=after, limit=limit),
-        after=ask.query["after"],
-        limit=ask.query["limit"],
-        key=lambda info: info.name,
-        weight=lambda _info: 1,
-    )
+    found, following = named(look.machine.fifos, look.now_ms, ask.query, key=lambda info: info.name)
     return FifoPage([_summary(info) for info in found], following)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from cluster.gateway.checking import CheckToken, TokenChecked
-from cluster.gateway.paging import page
+from cluster.gateway.paging import named
 from cluster.gateway.replies import LockGranted, LockReleased, Ms, Token
 from cluster.gateway.replies.kinds import SESSION_GONE
 from cluster.gateway.replies.locks import LocksGranted, LocksReleased
@@ -199,11 +199,10 @@ def show(look: Look, ask: Ask) -> LockView:
 
 def show_all(look: Look, ask: Ask) -> LockPage:
     """Show a page of locks."""
-    locks, prefix = look.machine.locks, ask.query["prefix"]
-    found, following = page(
-        lambda after, limit: locks.list(look.now_ms, prefix=prefix, after=after, limit=limit),
-        after=ask.query["after"],
-        limit=ask.query["limit"],
+    found, following = named(
+        look.machine.locks,
+        look.now_ms,
+        ask.query,
         key=lambda info: info.name,
         weight=lambda info: len(info.holders) + len(info.waiters),
     )

@@ -6,8 +6,8 @@ turn of the loop: so a page ends early when it has grown heavy, and says where t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -15,6 +15,41 @@ WEIGHT_MAX = 20_000
 """Entries of all rows of a page together; some ten milliseconds of work."""
 
 _CHUNK = 8
+
+
+class Listed(Protocol[T]):
+    """A primitive that lists its things by name."""
+
+    def list(
+        self, now_ms: int, *, prefix: str = "", after: str | None = None, limit: int = 100
+    ) -> list[T]: ...
+
+
+def _light(_row: Any) -> int:
+    return 1
+
+
+def named(
+    things: Listed[T],
+    now_ms: int,
+    query: Mapping[str, Any],
+    *,
+    key: Callable[[T], str],
+    weight: Callable[[T], int] = _light,
+) -> tuple[list[T], str | None]:
+    """Collect a page of a primitive's things, as the query's `prefix`, `after` and `limit` ask.
+
+    Returns:
+        as `page`.
+    """
+    prefix = query["prefix"]
+    return page(
+        lambda after, limit: things.list(now_ms, prefix=prefix, after=after, limit=limit),
+        after=query["after"],
+        limit=query["limit"],
+        key=key,
+        weight=weight,
+    )
 
 
 def page(

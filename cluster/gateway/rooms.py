@@ -10,7 +10,7 @@ from typing import Annotated, Final, cast
 
 import msgspec
 
-from cluster.gateway.paging import page
+from cluster.gateway.paging import named
 from cluster.gateway.passes import Passes, PassInvalid
 from cluster.gateway.replies import Answer, Ms, Problem, Token
 from cluster.gateway.replies.rooms import (
@@ -161,14 +161,7 @@ def show(look: Look, ask: Ask) -> RoomView:
 
 def show_all(look: Look, ask: Ask) -> RoomPage:
     """Show a page of rooms."""
-    rooms, prefix = look.machine.rooms, ask.query["prefix"]
-    found, following = page(
-        lambda after, limit: rooms.list(look.now_ms, prefix=prefix, after=after, limit=limit),
-        after=ask.query["after"],
-        limit=ask.query["limit"],
-        key=lambda info: info.name,
-        weight=lambda _info: 1,
-    )
+    found, following = named(look.machine.rooms, look.now_ms, ask.query, key=lambda info: info.name)
     return RoomPage([_view(info) for info in found], following)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 
 from cluster.gateway.checking import CheckToken, TokenChecked
-from cluster.gateway.paging import page
+from cluster.gateway.paging import named
 from cluster.gateway.replies import Ms, Token
 from cluster.gateway.replies.kinds import SESSION_GONE
 from cluster.gateway.replies.semaphores import (
@@ -170,11 +170,10 @@ def show(look: Look, ask: Ask) -> SemaphoreView:
 
 def show_all(look: Look, ask: Ask) -> SemaphorePage:
     """Show a page of semaphores."""
-    semaphores, prefix = look.machine.semaphores, ask.query["prefix"]
-    found, following = page(
-        lambda after, limit: semaphores.list(look.now_ms, prefix=prefix, after=after, limit=limit),
-        after=ask.query["after"],
-        limit=ask.query["limit"],
+    found, following = named(
+        look.machine.semaphores,
+        look.now_ms,
+        ask.query,
         key=lambda info: info.name,
         weight=lambda info: 1 + len(info.holders) + len(info.waiters),
     )

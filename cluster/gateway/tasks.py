@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from cluster.gateway.paging import page
+from cluster.gateway.paging import named, page
 from cluster.gateway.payloads import OptionalPayload, from_bytes, to_optional_bytes
 from cluster.gateway.replies import Ms, Token
 from cluster.gateway.replies.kinds import SESSION_GONE
@@ -431,11 +431,10 @@ def show(look: Look, ask: Ask) -> PoolView:
 
 def show_all(look: Look, ask: Ask) -> PoolPage:
     """Show a page of pools."""
-    tasks, prefix = look.machine.tasks, ask.query["prefix"]
-    found, following = page(
-        lambda after, limit: tasks.list(look.now_ms, prefix=prefix, after=after, limit=limit),
-        after=ask.query["after"],
-        limit=ask.query["limit"],
+    found, following = named(
+        look.machine.tasks,
+        look.now_ms,
+        ask.query,
         key=lambda info: info.pool,
         weight=lambda info: 1 + len(info.workers),
     )

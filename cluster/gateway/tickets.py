@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from cluster.gateway.checking import CheckToken, TokenChecked
-from cluster.gateway.paging import page
+from cluster.gateway.paging import named
 from cluster.gateway.payloads import (
     JSON_PER_BYTE_MAX,
     OptionalPayload,
@@ -228,13 +228,8 @@ def show(look: Look, ask: Ask) -> ResourceView:
 
 def show_all(look: Look, ask: Ask) -> ResourcePage:
     """Show a page of resources."""
-    tickets, prefix = look.machine.tickets, ask.query["prefix"]
-    found, following = page(
-        lambda after, limit: tickets.list(look.now_ms, prefix=prefix, after=after, limit=limit),
-        after=ask.query["after"],
-        limit=ask.query["limit"],
-        key=lambda info: info.name,
-        weight=_weight,
+    found, following = named(
+        look.machine.tickets, look.now_ms, ask.query, key=lambda info: info.name, weight=_weight
     )
     return ResourcePage([_view(info) for info in found], following)
 
