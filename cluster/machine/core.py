@@ -24,7 +24,7 @@ from cluster.machine.outcome.base import (
 from cluster.machine.parked import Parked, Place
 from cluster.machine.primitive import Primitive
 from cluster.machine.requests import Requests
-from cluster.machine.sessions import Owned, Session, Sessions
+from cluster.machine.sessions import Session, Sessions
 from cluster.machine.tokens import Tokens
 
 
@@ -201,7 +201,3 @@ class Core:
         while unsettled:
             kind, name = unsettled.popleft()
             self.primitives[kind].settle(name)
-
-    def took(self, session: Session, thing: Owned, token: int) -> None:
-        """Note a grant in its session's record."""
-        session.took(thing, token)

@@ -450,7 +450,7 @@ class Semaphores:
         core = self._core
         token = core.tokens.next()
         self._hold(semaphore, token, UnitsGrant(session.id, units, core.now_ms))
-        core.took(session, _owned(name, token), token)
+        session.took(_owned(name, token), token)
         more = (("units", units),)
         core.events.append(Event("granted", KIND, name, session.id, token, more))
         return UnitsGranted(name, session.id, token, units)

@@ -215,7 +215,6 @@ class _Serializer:
     def __init__(self, engine: CatchUp, dumper: Dumper) -> None:
         self._engine = engine
         self._dumper = dumper
-        self._previous_index = 0
 
     def checkSerializing(self) -> tuple[int, int | None]:
         if not self._dumper.busy:

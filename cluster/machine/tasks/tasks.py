@@ -511,7 +511,7 @@ class Tasks:
         token = core.tokens.next()
         worker = pool.workers[session.id] = Worker(session.id, token, core.now_ms)
         self.workers += 1
-        core.took(session, (KIND, pool.name, ""), token)
+        session.took((KIND, pool.name, ""), token)
         core.events.append(Event("joined", KIND, pool.name, session.id, token))
         return worker
 
@@ -533,7 +533,7 @@ class Tasks:
             run.session = session.id
             run.since_ms = core.now_ms
             worker.held[run.number] = run
-            core.took(session, run.thing, run.token)
+            session.took(run.thing, run.token)
             self._tell("granted", run, session.id, run.token)
         tasks = tuple([run.task.handed(run) for run in worker.held.values()])
         return Worked(pool.name, session.id, pool.share, tasks, given_back)

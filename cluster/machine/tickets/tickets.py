@@ -130,7 +130,7 @@ class Tickets:
             ticket = Ticket(command.ticket, token, session.id, token, core.now_ms, data, is_text)
             self.resources.add(resource, ticket)
             self._freed(name, resource, ticket)
-            core.took(session, _owned(name, ISSUED, ticket), token)
+            session.took(_owned(name, ISSUED, ticket), token)
             self._tell("issued", name, ticket, session.id, token)
         else:
             changed = (ticket.data, ticket.is_text) != (data, is_text)
@@ -232,7 +232,7 @@ class Tickets:
             token = core.tokens.next()
             ticket = Ticket(name, token, session.id, token, core.now_ms, b"", False)
             self.resources.add(resource, ticket)
-            core.took(session, _owned(name, ISSUED, ticket), token)
+            session.took(_owned(name, ISSUED, ticket), token)
             self._tell("issued", name, ticket, session.id, token)
         elif ticket.is_orphan:
             self._take_over(name, resource, ticket, session)
@@ -540,7 +540,7 @@ class Tickets:
             del issuer.owned[thing]
             self._tell("lost", name, ticket, issuer.id, ticket.token, by=session.id)
         ticket.issuer, ticket.token, ticket.since_ms = session.id, core.tokens.next(), core.now_ms
-        core.took(session, thing, ticket.token)
+        session.took(thing, ticket.token)
         self._tell("issued", name, ticket, session.id, ticket.token)
 
     def _revoke(self, name: str, resource: Resource, ticket: Ticket, *, by: Session) -> Outcome:
@@ -607,7 +607,7 @@ class Tickets:
         remove(resource.free, ticket)
         claim = Claim(session.id, core.tokens.next(), core.now_ms)
         self.resources.hold(resource, ticket, claim)
-        core.took(session, _owned(name, CLAIMED, ticket), claim.token)
+        session.took(_owned(name, CLAIMED, ticket), claim.token)
         self._tell("granted", name, ticket, session.id, claim.token)
         return _claimed(name, ticket, claim)
 
