@@ -2,12 +2,14 @@
 
 RULE: carries steps out and turns answers into values; decides nothing.
 
-    async with Client("127.0.0.1:7101,127.0.0.1:7102") as client:
-        session = await client.open_session(ttl_ms=10_000)
-        grant = await client.acquire(session.session, "orders", wait_ms=30_000)
-        ...                                      # grant.token fences what is written meanwhile
-        await client.release(session.session, "orders", grant.token)
-        await client.close_session(session.session)
+    async with Client("http://n1:7101,http://n2:7102") as client:
+        async with client.session(ttl="10s") as session:
+            async with session.lock("orders", wait="30s") as lock:
+                ...                              # lock.token fences what is written meanwhile
+
+`session`, `fifo`, `room`, `tube`, `runner`, `watch` and their like keep alive, wait and give back
+by themselves; the plain calls (`open_session`, `acquire`, …) are one request each, for programs
+that do all that on their own.
 
 Every method raises `cluster.errors`: `Refused` for what the cluster decided against, other
 `Definite` ones for what surely did not happen, `Indefinite` ones for what may have.
@@ -16,11 +18,14 @@ Every method raises `cluster.errors`: `Refused` for what the cluster decided aga
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+import weakref
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
+from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
@@ -39,12 +44,24 @@ from cluster.client.core import (
     Policy,
     Request,
     Send,
+    new_key,
     parse_endpoints,
     path_of,
 )
+from cluster.client.durations import Length
+from cluster.client.elections import Election
+from cluster.client.keeping import OnState
+from cluster.client.session import Session
 from cluster.errors import Indefinite, Refused
 
-T = TypeVar("T", bound=msgspec.Struct)
+__all__ = ["Client", "ClusterState", "Grant", "LockState", "OpenedSession", "new_key", "now_ms"]
+
+T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+# Kept unused, as collecting them would say that they were not closed.
+_PARENTS: list[aiohttp.ClientSession | None] = []
 
 
 class OpenedSession(msgspec.Struct, frozen=True):
@@ -140,13 +157,14 @@ class ClusterState(msgspec.Struct, frozen=True):
     ready: bool | None = None
 
 
+# Of Linux the one that also runs while the machine sleeps, as leases run on meanwhile; elsewhere
+# that is CLOCK_MONOTONIC.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
 def now_ms() -> int:
-    """Local clock of the client, in ms: it never goes back, and where the system offers one that
-    also runs while the machine sleeps, it is that one, as leases run on meanwhile.
-    """
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
-    return int(asyncio.get_running_loop().time() * 1_000)
+    """Local clock of the client, in ms, the same in all threads: it never goes back."""
+    return time.clock_gettime_ns(_CLOCK) // 1_000_000
 
 
 class Client:
@@ -173,6 +191,9 @@ class Client:
         self._policy = Policy() if policy is None else policy
         self._timeout_ms = timeout_ms
         self._clock = clock
+        self._pid = os.getpid()
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._behind: set[asyncio.Task[Any]] = set()
         self._http: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -187,10 +208,60 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections. The cluster's sessions stay: close them by `close_session`."""
-        if self._http is not None:
-            await self._http.close()
-            self._http = None
+        """Close the sessions that `session` made, then the connections.
+
+        Sessions made by `open_session` stay: close them by `close_session`.
+        """
+        await asyncio.gather(*(session.close() for session in list(self._sessions)))
+        while self._behind:
+            await asyncio.gather(*self._behind, return_exceptions=True)
+        http, self._http = self._http, None
+        if http is not None:
+            await http.close()
+
+    @property
+    def clock(self) -> Callable[[], int]:
+        """The clock that leases are counted by, in ms."""
+        return self._clock
+
+    # What keeps itself alive.
+
+    def session(
+        self,
+        *,
+        ttl: Length = "10s",
+        name: str | None = None,
+        meta: Mapping[str, object] | None = None,
+        owner: asyncio.Task[Any] | threading.Thread | Literal["process"] | None = None,
+        on_state: OnState | None = None,
+    ) -> Session:
+        """A session that is kept alive while its owner lives: see `cluster.client.session`."""
+        return Session(self, ttl=ttl, name=name, meta=meta, owner=owner, on_state=on_state)
+
+    def election(
+        self,
+        group: str,
+        *,
+        name: str | None = None,
+        ttl: Length = "10s",
+        on_elected: Callable[[int], object] | None = None,
+        on_deposed: Callable[[int], object] | None = None,
+    ) -> Election:
+        """The leadership of a group, to be stood for or looked at."""
+        return Election(
+            self, group, name=name, ttl=ttl, on_elected=on_elected, on_deposed=on_deposed
+        )
+
+    def adopt(self, session: Session) -> None:
+        """Close this session with the client, at the latest."""
+        self._sessions.add(session)
+
+    def behind(self, doing: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Let something go on behind the caller; `close` waits for it."""
+        task = asyncio.get_running_loop().create_task(doing)
+        self._behind.add(task)
+        task.add_done_callback(self._behind.discard)
+        return task
 
     # Sessions.
 
@@ -213,7 +284,9 @@ class Client:
         opened = _value(answer, OpenedSession)
         return msgspec.structs.replace(opened, sent_ms=answer.first_sent_ms)
 
-    async def keepalive(self, session: str, *, timeout_ms: int | None = None) -> RenewedSession:
+    async def keepalive(
+        self, session: str, *, timeout_ms: int | None = None, policy: Policy | None = None
+    ) -> RenewedSession:
         """Renew a session for its whole TTL.
 
         Raises:
@@ -222,7 +295,7 @@ class Client:
         # Without a key: each attempt renews anew, counted from its own sending. The answer of an
         # earlier attempt, repeated, would promise time that has already run.
         request = Request("POST", path_of("sessions", session, "keepalive"), is_repeatable=True)
-        answer = await self.call(request, timeout_ms=timeout_ms)
+        answer = await self.call(request, timeout_ms=timeout_ms, policy=policy)
         renewed = _value(answer, RenewedSession)
         return msgspec.structs.replace(renewed, sent_ms=answer.last_sent_ms)
 
@@ -230,6 +303,11 @@ class Client:
         """End a session; what it holds is free at once."""
         request = Request("DELETE", path_of("sessions", session), key=new_key())
         await self.call(request, timeout_ms=timeout_ms)
+
+    async def session_view(self, session: str, *, timeout_ms: int | None = None) -> dict[str, Any]:
+        """Read one session: its name, what it holds and what it waits for."""
+        request = Request("GET", path_of("sessions", session))
+        return (await self.call(request, timeout_ms=timeout_ms)).body
 
     # Locks.
 
@@ -301,17 +379,59 @@ class Client:
         request = Request("POST", path_of("cluster", "transfer"), body)
         return _value(await self.call(request, timeout_ms=timeout_ms), Leadership)
 
-    async def call(self, request: Request, *, timeout_ms: int | None = None) -> Answer:
+    async def explain(
+        self, session: str, want: str | None = None, *, timeout_ms: int | None = None
+    ) -> dict[str, Any]:
+        """Read who is in the way of a session, since when, and what would help.
+
+        Args:
+            session: its id.
+            want: a path such as `/locks/orders`; without one, all that it waits for.
+        """
+        query = {"session": session} if want is None else {"session": session, "want": want}
+        request = Request("GET", f"{path_of('explain')}?{urlencode(query)}")
+        return (await self.call(request, timeout_ms=timeout_ms)).body
+
+    async def batch(
+        self,
+        commands: Iterable[Mapping[str, object]],
+        *,
+        atomic: bool = False,
+        timeout_ms: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Carry several commands out in one step; with `atomic`, all of them or none.
+
+        Args:
+            commands: each as `{"call": "POST /v1/locks/orders/acquire", "session": …}`.
+
+        Returns:
+            `{"status", "body"}` of each, in order.
+
+        Raises:
+            BatchRefused: atomic, and one of them would be refused.
+        """
+        body = {"commands": list(commands), "atomic": atomic}
+        request = Request("POST", path_of("batch"), body, key=new_key())
+        answers: list[dict[str, Any]] = (await self.call(request, timeout_ms=timeout_ms)).body[
+            "answers"
+        ]
+        return answers
+
+    async def call(
+        self, request: Request, *, timeout_ms: int | None = None, policy: Policy | None = None
+    ) -> Answer:
         """Send any request, as often as it takes and is right.
 
         Args:
             request: what is asked.
             timeout_ms: how long it may take in all, its own wait apart.
+            policy: how patient this call is, if not as the client.
         """
-        backoff = Backoff(self._policy.pause_first_ms, self._policy.pause_most_ms)
+        policy = self._policy if policy is None else policy
+        backoff = Backoff(policy.pause_first_ms, policy.pause_most_ms)
         limit_ms = self._timeout_ms if timeout_ms is None else timeout_ms
         deadline_ms = self._clock() + limit_ms + request.wait_ms
-        call = Call(request, self._endpoints, self._policy, backoff, deadline_ms)
+        call = Call(request, self._endpoints, policy, backoff, deadline_ms)
         step = call.begin(self._clock())
         while True:
             if isinstance(step, Done):
@@ -332,6 +452,10 @@ class Client:
 
     async def _exchange(self, step: Send) -> tuple[int, Mapping[str, str], bytes]:
         """One HTTP exchange."""
+        if os.getpid() != self._pid:
+            # A fork: the connections are those of our parent, and so is what their selector knows.
+            _PARENTS.append(self._http)
+            self._http, self._pid = None, os.getpid()
         if self._http is None:
             # Every call has its own time limit, and none is to wait for another's connection.
             self._http = aiohttp.ClientSession(
@@ -355,11 +479,6 @@ class Client:
             return response.status, response.headers, await response.read()
 
 
-def new_key() -> str:
-    """A fresh Idempotency-Key."""
-    return secrets.token_hex(16)
-
-
 def _breakage(error: Exception) -> Breakage:
     """A connection that never stood carried nothing; in all other cases something may have left."""
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
@@ -367,7 +486,7 @@ def _breakage(error: Exception) -> Breakage:
     return "late" if isinstance(error, TimeoutError) else "lost"
 
 
-def _value(answer: Answer, kind: type[T]) -> T:
+def _value(answer: Answer, kind: type[S]) -> S:
     """The answer's body as a value; unknown members are left out, so that servers may grow."""
     body: dict[str, Any] = answer.body
     try:

@@ -1,6 +1,6 @@
 """One call to the cluster, decided: which node, how long, again or not, and what a failure means.
 
-RULE: no I/O, no clock, no lots. The shell sends what a step says, reports what came of it and
+RULE: no I/O, no clock, no lots but for keys. The shell sends what a step says, reports what came of it and
 gets the next step; times are milliseconds of one clock that never goes back.
 
     call = Call(request, endpoints, policy, backoff, deadline_ms)
@@ -16,8 +16,9 @@ nature) is repeated only after failures that surely prevented it.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Mapping
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 from urllib.parse import quote
 
 import msgspec
@@ -109,7 +110,7 @@ class Answer(msgspec.Struct, frozen=True):
     """
 
     status: int
-    body: dict[str, object]
+    body: dict[str, Any]
     index: int | None
     endpoint: str
     first_sent_ms: int
@@ -148,6 +149,11 @@ class Failed(msgspec.Struct, frozen=True):
 
 Step = Send | Pause | Done | Failed
 Breakage = Literal["unsent", "lost", "late"]
+
+
+def new_key() -> str:
+    """A fresh Idempotency-Key."""
+    return secrets.token_hex(16)
 
 
 def path_of(*parts: str) -> str:
@@ -289,7 +295,7 @@ class Call:
 
     def _succeeded(self, status: int, headers: Mapping[str, str], body: bytes, now_ms: int) -> Step:
         try:
-            decoded = msgspec.json.decode(body, type=dict[str, object]) if body else {}
+            decoded = msgspec.json.decode(body, type=dict[str, Any]) if body else {}
         except msgspec.MsgspecError as error:
             return self._again(
                 Indefinite(f"{self._endpoint}: not an answer of ours: {error}", code="bad_answer"),

@@ -1,0 +1,346 @@
+"""Keeping one lease alive for its owner, and telling in time that it is in danger or over.
+
+RULE: drives a `Tenure` with the loop's time. When to renew and what may be relied on is decided in
+`lease.py`; what a renewal is, by who makes the keeper.
+
+A keeper works for its owner only: once the owner's task or thread has ended, the handle was
+collected, or the process is a fork, it renews no more, and what it kept is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from collections.abc import Awaitable, Callable
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+from cluster.client.lease import Lease, Standing, Tenure
+from cluster.errors import CoterieError, LockLost, Refused
+
+# At the most between two looks at the clock: timers of the loop stand still while the machine
+# sleeps, and nobody tells when a thread ends.
+LOOK_EVERY_MS = 200
+
+OnState: TypeAlias = Callable[[Standing], object]
+Renew: TypeAlias = Callable[[Lease], Awaitable[Lease]]
+
+
+class Owner:
+    """For whom something is kept: a task, a thread, or this process as a whole.
+
+    Args:
+        runner: its end is the owner's end; None for the process.
+        handle: the object by which the owner knows what is kept: once it is collected, nobody can
+            use it any more.
+    """
+
+    __slots__ = ("_handle", "_pid", "_runner")
+
+    def __init__(
+        self, runner: asyncio.Task[Any] | threading.Thread | None, handle: object | None = None
+    ):
+        self._pid = os.getpid()
+        self._runner = None if runner is None else weakref.ref(runner)
+        self._handle = None if handle is None else weakref.ref(handle)
+
+    def gone(self) -> str | None:
+        """Why there is nobody to keep anything for; None as long as there is."""
+        if os.getpid() != self._pid:
+            return f"it belongs to process {self._pid}, of which this one is a fork"
+        if self._handle is not None and self._handle() is None:
+            return "nobody refers to it any more"
+        if self._runner is None:
+            return None
+        runner = self._runner()
+        if isinstance(runner, threading.Thread):
+            return None if runner.is_alive() else "the thread that owned it has ended"
+        return "the task that owned it has ended" if runner is None or runner.done() else None
+
+
+class Keeper:
+    """Keeps one lease. Made and used in one event loop; `standing` and `demand` from any thread.
+
+    Args:
+        lease: as it was granted.
+        kind, name, token: what it is of, for errors.
+        renew: makes the next lease of the present one; None: it cannot be renewed.
+        gone: codes of refusals by which the cluster says that it is over.
+        owner: for whom.
+        clock: ms, as the lease counts them.
+        on_state: told of every change, before anybody is cancelled.
+    """
+
+    def __init__(
+        self,
+        lease: Lease,
+        *,
+        kind: str,
+        name: str,
+        owner: Owner,
+        clock: Callable[[], int],
+        token: int | None = None,
+        renew: Renew | None = None,
+        gone: frozenset[str] = frozenset(),
+        on_state: OnState | None = None,
+    ):
+        self._tenure = Tenure(lease)
+        self._kind = kind
+        self._name = name
+        self._token = token
+        self._owner = owner
+        self._clock = clock
+        self._renew = renew
+        self._gone = gone
+        self._listeners: dict[object, OnState] = {}
+        if on_state is not None:
+            self._listeners[self] = on_state
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._moved = asyncio.Event()
+        self._is_stopped = False
+
+    # For whoever relies on it.
+
+    @property
+    def lease(self) -> Lease:
+        """As it stands."""
+        return self._tenure.lease
+
+    @property
+    def standing(self) -> Standing:
+        """What may be relied on at this moment, by the clock."""
+        if self._is_stopped or self._owner.gone() is not None:
+            return "lost"
+        return self._tenure.standing(self._clock())
+
+    @property
+    def is_stopped(self) -> bool:
+        """`stop` was called."""
+        return self._is_stopped
+
+    @property
+    def left_ms(self) -> int:
+        """For how long what is kept may be relied on if no renewal succeeds."""
+        if self.standing == "lost":
+            return 0
+        return max(0, self._tenure.lease.kill_at_ms - self._clock())
+
+    def demand(self) -> None:
+        """Return if what is kept may be relied on.
+
+        Raises:
+            LockLost: it may not.
+        """
+        if self.standing == "lost":
+            raise self.loss()
+
+    def loss(self) -> LockLost:
+        """The error that says that it is lost, and why."""
+        if (gone := self._owner.gone()) is not None:
+            why = gone
+        elif self._is_stopped and self._tenure.lease.lost is None:
+            why = "it was given back"
+        else:
+            why = self._tenure.why_lost()
+        under = "" if self._token is None else f" (token {self._token})"
+        detail = f'{self._kind} "{self._name}"{under} is lost: {why}'
+        return LockLost(detail, kind=self._kind, name=self._name, token=self._token)
+
+    async def until_held(self) -> None:
+        """Return once it stands as held.
+
+        Raises:
+            LockLost: it never will.
+        """
+        while self.standing != "held":
+            self.demand()
+            self._moved.clear()
+            await self._moved.wait()
+
+    # For whoever made it.
+
+    def start(self) -> None:
+        """Begin to renew, and to look."""
+        self.look()
+
+    def stop(self) -> None:
+        """Renew no more; from here on it stands as lost, and nobody is told any more."""
+        self._is_stopped = True
+        self._listeners.clear()
+        self._halt()
+        self._moved.set()
+
+    def lose(self, why: str) -> None:
+        """What is kept is over, whatever its time says."""
+        self._tenure.lose(why)
+        self.look()
+
+    def listen(self, key: object, listener: OnState) -> None:
+        """Have a listener told of every change, after those that came before it."""
+        self._listeners[key] = listener
+
+    def unlisten(self, key: object) -> None:
+        """Tell this one no more."""
+        self._listeners.pop(key, None)
+
+    def _halt(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._renewing is not None:
+            self._renewing.cancel()
+            self._renewing = None
+
+    def look(self) -> None:
+        """Tell what has changed, renew if it is time, and come back."""
+        if self._is_stopped:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if (gone := self._owner.gone()) is not None:
+            self._tenure.lose(gone)
+        now_ms = self._clock()
+        changed = self._tenure.look(now_ms)
+        if self._tenure.standing(now_ms) == "lost":
+            self._halt()
+        else:
+            lease = self._tenure.lease
+            look_at_ms = lease.changes_at_ms(now_ms)
+            if self._renew is not None and self._renewing is None:
+                if now_ms >= lease.try_at_ms:
+                    self._renewing = self._loop.create_task(self._renew_once(self._renew))
+                else:
+                    look_at_ms = min(look_at_ms, lease.try_at_ms)
+            pause_ms = min(LOOK_EVERY_MS, max(1, look_at_ms - now_ms))
+            self._timer = self._loop.call_later(pause_ms / 1_000, self.look)
+        if changed is not None:
+            self._tell(changed)
+
+    def _tell(self, changed: Standing) -> None:
+        self._moved.set()
+        for listener in list(self._listeners.values()):
+            try:
+                listener(changed)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+                # The next one has to hear of it all the same.
+                self._loop.call_exception_handler(
+                    {"message": f"told that {self._name} is {changed}", "exception": error}
+                )
+
+    async def _renew_once(self, renew: Renew) -> None:
+        lease = self._tenure.lease
+        try:
+            renewed = await renew(lease)
+        except Refused as error:
+            if error.code in self._gone:
+                self._tenure.lose(error.detail)
+            else:
+                self._tenure.lease = self._tenure.lease.missed(self._clock())
+        except CoterieError:
+            self._tenure.lease = self._tenure.lease.missed(self._clock())
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and tried again
+            self._tenure.lease = self._tenure.lease.missed(self._clock())
+            self._loop.call_exception_handler(
+                {"message": f"renewing {self._kind} {self._name}", "exception": error}
+            )
+        else:
+            self._tenure.renewed(renewed, self._clock())
+        finally:
+            self._renewing = None
+        self.look()
+
+
+class Scope:
+    """Cancels the task that entered it when what it was entered for is lost; like a timeout.
+
+    The task sees a cancellation at its next `await`; on the way out it becomes `LockLost`.
+    """
+
+    __slots__ = ("_before", "_error", "_has_cancelled", "_keepers", "_loss", "_task")
+
+    def __init__(self, *keepers: Keeper, loss: Callable[[], LockLost] | None = None):
+        self._keepers = keepers
+        self._loss = loss
+        self._task: asyncio.Task[Any] | None = None
+        self._before = 0
+        self._error: LockLost | None = None
+        self._has_cancelled = False
+
+    def __enter__(self) -> Self:
+        self.enter()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.exit(kind, error, traceback)
+
+    def enter(self) -> None:
+        """Bind the running task."""
+        task = asyncio.current_task()
+        assert task is not None, "entered outside of a task"
+        self._task, self._before = task, task.cancelling()
+        for keeper in self._keepers:
+            keeper.listen(self, partial(self._on_state, keeper))
+
+    def fire(self, error: LockLost) -> None:
+        """Cancel the task, once."""
+        if self._error is not None or self._task is None:
+            return
+        self._error = error
+        if asyncio.current_task() is not self._task:
+            self._has_cancelled = True
+            self._task.cancel(error.detail)
+
+    def disarm(self) -> None:
+        """What it was entered for was given back: let the task go on."""
+        for keeper in self._keepers:
+            keeper.unlisten(self)
+        self._task = None
+
+    def exit(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None = None,
+    ) -> None:
+        """Unbind the task.
+
+        Raises:
+            LockLost: it was lost meanwhile, also where the body ended as if nothing had happened.
+        """
+        if self._task is None:
+            return
+        for keeper in self._keepers:
+            # The loop may have been kept from looking in time.
+            keeper.look()
+            keeper.unlisten(self)
+        task, self._task = self._task, None
+        if self._error is None:
+            return
+        if self._has_cancelled:
+            task.uncancel()
+        if kind is None:
+            raise self._error
+        if isinstance(error, LockLost):
+            return
+        if issubclass(kind, asyncio.CancelledError):
+            # Somebody else's cancellation goes on as one.
+            if self._has_cancelled and task.cancelling() <= self._before:
+                raise self._error from error
+            return
+        if issubclass(kind, Exception):
+            raise self._error from error
+
+    def _on_state(self, keeper: Keeper, standing: Standing) -> None:
+        if standing == "lost":
+            self.fire(keeper.loss() if self._loss is None else self._loss())
