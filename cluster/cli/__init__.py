@@ -15,7 +15,7 @@ from cluster.cli.exits import EXITS
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Run": ("serve", "dev", "demo", "import"),
-    "Look": ("status",),
+    "Look": ("status", "watch", "explain"),
     "Coordinate": (
         "lock",
         "sessions",
@@ -26,6 +26,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "rooms",
         "jobs",
         "tasks",
+        "batch",
     ),
     "Operate": ("transfer", "completion"),
 }

@@ -72,6 +72,7 @@ class Verb:
         things: the list in the answer whose items are the things; None: the answer is the thing.
         name_of: field that `-o name` prints of each thing.
         done: what is said where the answer is empty.
+        render: text for people, where neither a table nor details will do.
         view: the things, where they do not stand in one list.
         yes: whether the answer is a yes; a no makes the exit code 1. A text is a field of it.
         each: word that may come several times, each a request of its own.
@@ -92,6 +93,7 @@ class Verb:
     things: str | None = None
     name_of: str = ""
     done: str = ""
+    render: Callable[[Told], str] | None = None
     view: Callable[[Told], list[Told]] | None = None
     yes: str | Callable[[Told], bool] | None = None
     each: str | None = None
@@ -189,20 +191,13 @@ def command_of(group: Group) -> click.Group:
         epilog=_epilog((*group.first, *(_first_of(verb) for verb in group.verbs[:4]))),
     )
     for verb in group.verbs:
-        made.add_command(_command(group, verb))
+        made.add_command(command_alone(verb))
     return made
 
 
-def _first_of(verb: Verb) -> str:
-    return verb.examples[0]
+def command_alone(verb: Verb) -> click.Command:
+    """Make the command of one verb."""
 
-
-def _epilog(examples: Iterable[str]) -> str:
-    lines = "\n".join(f"  {line}" for line in examples)
-    return f"\b\nExamples:\n{lines}\n\n\b\nExit codes: see coterie --help"
-
-
-def _command(group: Group, verb: Verb) -> click.Command:
     def run(**told: Any) -> None:
         context = click.get_current_context()
         given = Given(
@@ -223,6 +218,15 @@ def _command(group: Group, verb: Verb) -> click.Command:
         epilog=_epilog(verb.examples),
     )
     return asking_options(command, is_read=verb.is_read, has_key=not verb.is_repeatable)
+
+
+def _first_of(verb: Verb) -> str:
+    return verb.examples[0]
+
+
+def _epilog(examples: Iterable[str]) -> str:
+    lines = "\n".join(f"  {line}" for line in examples)
+    return f"\b\nExamples:\n{lines}\n\n\b\nExit codes: see coterie --help"
 
 
 def asking_options(command: F, *, is_read: bool, has_key: bool = False) -> F:
@@ -269,7 +273,7 @@ def form_option(command: F) -> F:
 def _parameter(word: Word) -> click.Parameter:
     settings: dict[str, Any] = {"type": _type_of(word.kind), "envvar": word.environ}
     if word.live is not None:
-        settings["shell_complete"] = _completer(word.live)
+        settings["shell_complete"] = completer(word.live)
     if not word.flag:
         # click takes an empty list of many for "not given".
         return click.Argument(
@@ -301,7 +305,9 @@ def _type_of(kind: Kind) -> Any:
     return Duration() if kind == "time" else click.STRING
 
 
-def _completer(live: Live) -> Callable[..., list[str]]:
+def completer(live: Live) -> Callable[..., list[str]]:
+    """What click asks for the names of live things."""
+
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
         from cluster.cli.completion import names
 
@@ -475,6 +481,8 @@ def show(verb: Verb, answers: Sequence[Told], form: str) -> None:
     if form == "name":
         names = [rendering.pick(thing, verb.name_of) for thing in things if verb.name_of]
         text = "\n".join(str(name) for name in names if name is not None)
+    elif verb.render is not None:
+        text = "\n\n".join(map(verb.render, answers))
     elif verb.columns:
         text = rendering.rows(things, verb.columns, form) if things or form == "table" else ""
         text += _rest(verb, answers, form)

@@ -31,6 +31,22 @@ def test_the_examples_of_a_primitive_work_one_after_another(name: str, tmp_path:
             assert ran.code == 0, f"{line}\n{ran.out}{ran.err}"
 
 
+@pytest.mark.parametrize("name", ["explain", "batch"])
+def test_the_examples_of_other_questions_work(name: str, tmp_path: Path) -> None:
+    """With a session that waits for nothing yet, and a lock that another holds."""
+    verb = importlib.import_module(f"cluster.cli.{name}").VERB
+    with serving() as endpoint:
+        shell = Shell(endpoint, tmp_path)
+        shell.line("OTHER=$(coterie sessions open -o name)")
+        shell.line("coterie locks acquire orders --session $OTHER")
+        shell.line("export COTERIE_SESSION=$(coterie sessions open -o name)")
+        for line in verb.examples:
+            ran = shell.line(line)
+            assert ran.code == 0, f"{line}\n{ran.out}{ran.err}"
+        shown = CliRunner().invoke(main, [name, "--help"], terminal_width=100)
+        assert all(line in shown.output for line in verb.examples)
+
+
 @pytest.mark.parametrize("name", PRIMITIVES)
 def test_every_verb_explains_itself_with_an_example(name: str) -> None:
     """Its help says what it does, within the width, and shows examples of that very verb."""

@@ -1,0 +1,241 @@
+"""What all verbs share: forms of answers, exit codes, keys, pages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster.cli import exits
+from cluster.cli.batch import commands_in
+from cluster.cli.verbs import payload
+from cluster.errors import ConnectionLost, NoLeader, Overloaded, Refused, Timeout
+from tests.cli.machine import Shell, serving
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """A shell with a session, before a machine."""
+    with serving() as endpoint:
+        made = Shell(endpoint, tmp_path)
+        made.line("export COTERIE_SESSION=$(coterie sessions open -o name)")
+        yield made
+
+
+class TestForms:
+    """How an answer looks."""
+
+    def test_a_pipe_gets_fields_with_tabs(self, shell: Shell) -> None:
+        """Without heads, unless a table was asked for."""
+        shell.line("coterie locks acquire orders")
+        name, mode, holders, queue, token = shell.line("coterie locks list").out.strip().split("\t")
+        assert (name, mode, holders, queue) == ("orders", "exclusive", "1", "0")
+        assert token.isdecimal()
+        shown = shell.line("coterie locks list -o table").out.splitlines()
+        assert shown[0].split("  ")[0] == "NAME"
+        assert len(shown) == 2
+
+    def test_json_and_yaml_say_what_the_api_says(self, shell: Shell) -> None:
+        """The same value, in either."""
+        shell.line("coterie locks acquire orders")
+        as_json = json.loads(shell.line("coterie locks show orders -o json").out)
+        as_yaml = yaml.safe_load(shell.line("coterie locks show orders -o yaml").out)
+        assert as_json == as_yaml
+        assert as_json["holders"][0]["session"] == shell.variables["COTERIE_SESSION"]
+
+    def test_one_thing_is_shown_in_detail(self, shell: Shell) -> None:
+        """Its fields one a line, its lists below: as tables, or as lines for a pipe."""
+        shell.line("coterie locks acquire orders")
+        shown = shell.line("coterie locks show orders -o table").out
+        assert "name:           orders\n" in shown
+        assert "\nholders:\nSESSION" in shown
+        piped = shell.line("coterie locks show orders").out.splitlines()
+        assert piped[0] == "name\torders"
+        assert piped[-1].startswith("holders\tsession=")
+
+    def test_what_is_no_text_is_written_as_base64(self, shell: Shell) -> None:
+        """Both ways; control characters are spelt out."""
+        assert payload(b"\x00\xff") == {"base64": "AP8="}
+        assert payload("\udcff") == {"base64": "/w=="}
+        shell.run("jobs", "put", "raw", stdin=b"\x00\xff")
+        shell.run("jobs", "put", "raw", "a\x1b[31mb")
+        assert shell.run("jobs", "reserve", "raw", "--limit", "2").out.split("\t")[2] == (
+            "base64:AP8="
+        )
+        assert "a\\x1b[31mb" in shell.run("jobs", "show", "2").out
+
+    def test_a_long_list_comes_whole(self, shell: Shell) -> None:
+        """All pages of it; with --limit that one only, and where it goes on."""
+        for number in range(120):
+            shell.run("semaphores", "set", f"s{number:03}", "--limit", "1")
+        assert len(shell.line("coterie semaphores list -o name").out.split()) == 120
+        assert len(json.loads(shell.line("coterie semaphores list -o json").out)["semaphores"]) == (
+            120
+        )
+        shown = shell.line("coterie semaphores list --limit 2 -o table").out
+        assert shown.splitlines()[-1] == "… more behind s001"
+
+
+class TestExitCodes:
+    """What a script learns."""
+
+    def test_a_refusal_ends_with_1_and_its_reason(self, shell: Shell) -> None:
+        """In words, or as JSON for programs."""
+        shell.line("OTHER=$(coterie sessions open -o name)")
+        shell.line("coterie locks acquire orders --session $OTHER")
+        ran = shell.line("coterie locks acquire orders")
+        assert (ran.code, ran.out) == (1, "")
+        assert f"held by session {shell.variables['OTHER']}" in ran.err
+        ran = shell.line("coterie locks acquire orders -o json")
+        told = json.loads(ran.err)
+        assert (ran.code, told["code"], told["holder"]) == (
+            1,
+            "lock_held",
+            shell.variables["OTHER"],
+        )
+
+    def test_an_answer_that_is_a_no_ends_with_1(self, shell: Shell) -> None:
+        """A token that is stale, a tube without jobs, a batch that was refused in part."""
+        ran = shell.line("coterie locks check orders --token 99 -o json")
+        assert (ran.code, json.loads(ran.out)["valid"]) == (1, False)
+        assert shell.line("coterie jobs reserve mail").code == 1
+        line = 'POST /v1/locks/x/release {"session": "0-a", "token": 1}'
+        assert shell.run("batch", "-", stdin=line.encode()).code == 1
+
+    def test_what_is_not_there_ends_with_3(self, shell: Shell) -> None:
+        """And so does what is gone."""
+        assert shell.line("coterie jobs show 77").code == 3
+        assert shell.line("coterie sessions show 0-nobody").code == 3
+        shell.line("coterie sessions close $COTERIE_SESSION")
+        assert shell.line("coterie locks acquire orders").code == 3
+
+    def test_nonsense_ends_with_2(self, shell: Shell) -> None:
+        """Whoever finds it: we, or the node."""
+        for line in (
+            "coterie locks acquire",
+            "coterie sessions open --ttl soon",
+            "coterie sessions open --ttl 1ms",
+            "coterie tasks put reports",
+            "coterie tasks finish reports weekly",
+            "coterie batch nowhere",
+            "coterie sessions open --meta nothing",
+        ):
+            assert shell.line(line).code == 2, line
+
+    def test_out_of_reach_ends_with_4(self, tmp_path: Path) -> None:
+        """Nothing has happened, nowhere."""
+        with serving() as endpoint:
+            pass
+        ran = Shell(endpoint, tmp_path).line("coterie locks list --timeout 100ms")
+        assert (ran.code, ran.out) == (4, "")
+
+    @pytest.mark.parametrize(
+        ("error", "code", "of_a_read"),
+        [
+            (Refused("", code="x", status=409, reason={}), 1, 1),
+            (Refused("", code="x", status=422, reason={}), 1, 1),
+            (Refused("", code="x", status=400, reason={}), 2, 2),
+            (Refused("", code="x", status=410, reason={}), 3, 3),
+            (Refused("", code="x", status=429, reason={}), 4, 4),
+            (Overloaded(""), 4, 4),
+            (NoLeader(""), 4, 4),
+            (NoLeader("", definite=False), 5, 4),
+            (Timeout(""), 5, 4),
+            (ConnectionLost(""), 5, 4),
+        ],
+    )
+    def test_each_failure_has_its_code(self, error: Refused, code: int, of_a_read: int) -> None:
+        """A read that was lost has done nothing."""
+        assert exits.code_of(error) == code
+        assert exits.code_of(error, is_read=True) == of_a_read
+
+    def test_what_may_have_happened_is_told_with_its_key(self) -> None:
+        """So that it can be asked again."""
+        assert "--key abc" in exits.told(Timeout("late"), "table", who="coterie x", key="abc")
+        assert json.loads(exits.told(Timeout("late"), "json", who="", key="abc"))["key"] == "abc"
+        assert "--key" not in exits.told(NoLeader("no"), "table", who="coterie x", key="abc")
+
+
+class TestAsking:
+    """What is sent."""
+
+    def test_a_key_of_ones_own_makes_a_repeat_harmless(self, shell: Shell) -> None:
+        """Also over several jobs at once, each with its part of the key."""
+        for _ in range(2):
+            ran = shell.line("coterie jobs put mail one two --key mine -o name")
+            assert ran.out.split() == ["1", "2"]
+        ran = shell.line("coterie jobs put mail other --key mine:0")
+        assert (ran.code, "mine" in ran.err or "key" in ran.err) == (1, True)
+
+    def test_what_was_done_before_a_failure_is_shown(self, shell: Shell) -> None:
+        """The jobs that were kicked, and then the reason."""
+        shell.line("coterie jobs put mail one two --delay 1h")
+        ran = shell.line("coterie jobs kick 1 99 2 -o name")
+        assert (ran.code, ran.out) == (3, "1\n")
+
+    def test_lock_with_a_verb_is_locks(self, shell: Shell) -> None:
+        """Unless a command follows: then it is the name of a lock."""
+        assert shell.line("coterie lock acquire orders -o name").out.strip().isdecimal()
+        assert shell.run("lock", "list", "--", "true").code == 0
+        assert (
+            shell.line("coterie session list -o name").out.strip()
+            == (shell.variables["COTERIE_SESSION"])
+        )
+
+    def test_files_and_lines_are_bodies(self, shell: Shell, tmp_path: Path) -> None:
+        """Each file one, each line one; - among the arguments is the standard input."""
+        (tmp_path / "a.txt").write_text("from a file\n")
+        assert shell.line("coterie jobs put t --file a.txt -o name").out == "1\n"
+        ran = shell.run("jobs", "put", "t", "x", "-", "y", "--lines", "-o", "name", stdin=b"p\nq\n")
+        assert ran.out.split() == ["2", "3", "4", "5"]
+        ran = shell.run("jobs", "reserve", "t", "--limit", "9", "-o", "json")
+        bodies = [job["body"] for job in json.loads(ran.out)["jobs"]]
+        assert bodies == ["from a file\n", "x", "p", "q", "y"]
+        assert shell.line("coterie jobs put t x --file a.txt").code == 2
+
+
+def test_commands_of_a_batch_come_as_json_or_as_lines() -> None:
+    """A line that is neither is named."""
+    command = {"call": "DELETE /v1/jobs/7"}
+    assert commands_in(json.dumps([command])) == [command]
+    assert commands_in(json.dumps({"commands": [command]})) == [command]
+    assert commands_in(f"# two\n\nDELETE  /v1/jobs/7\n{json.dumps(command)}\n") == [command] * 2
+    assert commands_in('PUT /v1/x {"limit": 3}') == [{"call": "PUT /v1/x", "body": {"limit": 3}}]
+    for text in ("DELETE", '{"limit": 3}\n{"limit": 3}', "PUT /v1/x {3}"):
+        with pytest.raises(ValueError, match="line 1"):
+            commands_in(text)
+
+
+class TestCompletion:
+    """What a shell is told."""
+
+    @pytest.mark.parametrize("kind", ["bash", "zsh", "fish"])
+    def test_each_shell_gets_its_script(self, kind: str, tmp_path: Path) -> None:
+        """It calls us back by an environment variable."""
+        ran = Shell("127.0.0.1:1", tmp_path).run("completion", kind)
+        assert (ran.code, "_COTERIE_COMPLETE" in ran.out) == (0, True)
+
+    def test_names_are_completed_from_the_live_cluster(self, shell: Shell) -> None:
+        """Commands, verbs, options and choices too; a cluster that is away completes nothing."""
+        shell.line("coterie locks acquire orders")
+        shell.line("coterie locks acquire other")
+
+        def complete(*words: str) -> set[str]:
+            line = " ".join(("coterie", *words))
+            environ = {
+                "_COTERIE_COMPLETE": "bash_complete",
+                "COMP_WORDS": line,
+                "COMP_CWORD": str(len(words)),
+            }
+            shell.variables |= environ
+            return {each.partition(",")[2] for each in shell.run().out.split("\n") if each}
+
+        assert complete("locks", "show", "ord") == {"orders"}
+        assert complete("locks", "acquire", "o") == {"orders", "other"}
+        assert shell.variables["COTERIE_SESSION"] in complete("sessions", "close", '""')
+        assert "acquire" in complete("locks", "acq")
+        shell.endpoint = "127.0.0.1:1"
+        assert complete("locks", "show", "ord") == set()
