@@ -9,7 +9,7 @@ from jepsen import models, stock
 from jepsen.history import Line, Type
 from jepsen.runner import Plan, Tools, run
 from jepsen.stock.serve import Member
-from jepsen.stock.workloads import WORKLOADS, Linear
+from jepsen.stock.workloads import WORKLOADS, Kept, Linear
 from jepsen.toxiproxy import Server
 
 
@@ -48,7 +48,19 @@ def test_an_increment_that_is_lost_is_seen() -> None:
         Line(index, index, process, kind, f, "a", value)
         for index, (process, kind, f, value) in enumerate(said)
     ]
-    checker = Linear("counter", models.counter())
-    assert checker.check(lines).valid is False
+    checkers = (Linear("counter", models.counter()), Kept("counter"))
+    assert [checker.check(lines).valid for checker in checkers] == [False, False]
     lines[3] = Line(3, 3, 1, Type.OK, "counter.read", "a", {"value": 4})
-    assert checker.check(lines).valid
+    assert [checker.check(lines).valid for checker in checkers] == [True, True]
+
+
+def test_a_register_that_is_empty_again_is_seen() -> None:
+    """Whatever else was open meanwhile."""
+    lines = [
+        Line(0, 0, 0, Type.INVOKE, "register.write", "a", {"value": 4}),
+        Line(1, 1, 0, Type.OK, "register.write", "a", {"value": True}),
+        Line(2, 2, 1, Type.INVOKE, "register.read", "a", {}),
+        Line(3, 3, 1, Type.OK, "register.read", "a", {"value": None}),
+    ]
+    assert Kept("register").check(lines).valid is False
+    assert Kept("register").check(lines[:2]).valid is None

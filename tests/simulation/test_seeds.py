@@ -135,7 +135,7 @@ def test_what_the_caller_fixes_is_not_drawn() -> None:
     assert (plan.weather, plan.nodes, plan.seconds) == (HARSH, 5, 3.0)
 
 
-@pytest.mark.parametrize("name", ["g2-no-sync", "g4", "g5-spin", "plant-requests", "plant-hint"])
+@pytest.mark.parametrize("name", ["g2-no-sync", "g4", "g5-spin", "plant-keys", "plant-hint"])
 def test_a_guard_switched_off_is_noticed(name: str) -> None:
     """The simulator can see: a few ablations that break within a few seeds."""
     ablation = ABLATIONS[name]
