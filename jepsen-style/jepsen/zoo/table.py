@@ -24,7 +24,8 @@ _HEAD: Final = """# The zoo: bugs that we planted, and who finds them
 A checker that never complained has proved nothing. Each bug below is a patch of production code,
 applied from outside while a run lasts (production code has no switches): around a cluster in the
 deterministic simulator, or inside every node of a cluster of real processes. Each names the check that
-must find it, within a budget; and the same seeds must be silent when nothing is planted. Seeds count from 0; each is a cluster of its own.
+must find it, within a budget; and the same seeds must be silent when nothing is planted. Seeds count
+from 0; each is a cluster of its own.
 
 """
 
