@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cluster.client import fencing
+    import cluster.client.fencing as fencing
     from cluster.client.aio import Client
     from cluster.client.sync import SyncClient
     from cluster.errors import CoterieError, Definite, Indefinite, LockLost, Refused

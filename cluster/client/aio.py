@@ -22,7 +22,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import urlencode
@@ -44,14 +44,22 @@ from cluster.client.core import (
     Policy,
     Request,
     Send,
+    error_of,
     new_key,
     parse_endpoints,
     path_of,
+    problem_in,
 )
 from cluster.client.durations import Length
 from cluster.client.elections import Election
+from cluster.client.fifos import Fifo
+from cluster.client.jobs import Handle, Job, OnError, Tube, Worker
 from cluster.client.keeping import OnState
+from cluster.client.rooms import Room
+from cluster.client.semaphores import Resource, Semaphore
 from cluster.client.session import Session
+from cluster.client.tasks import Pool, Runner, Task
+from cluster.client.watching import Feed, Happening
 from cluster.errors import Indefinite, Refused
 
 __all__ = ["Client", "ClusterState", "Grant", "LockState", "OpenedSession", "new_key", "now_ms"]
@@ -238,6 +246,73 @@ class Client:
         """A session that is kept alive while its owner lives: see `cluster.client.session`."""
         return Session(self, ttl=ttl, name=name, meta=meta, owner=owner, on_state=on_state)
 
+    def semaphore(self, name: str) -> Semaphore:
+        """A semaphore, to be set up or looked at."""
+        return Semaphore(self, name)
+
+    def resource(self, name: str) -> Resource:
+        """A resource of which tickets are offered."""
+        return Resource(self, name)
+
+    def fifo(self, name: str) -> Fifo:
+        """A fifo: `async with client.fifo("checkout").turn() as turn`."""
+        return Fifo(self, name)
+
+    def room(self, name: str) -> Room:
+        """A waiting room."""
+        return Room(self, name)
+
+    def tube(self, name: str) -> Tube:
+        """A tube of jobs."""
+        return Tube(self, name)
+
+    def worker(
+        self,
+        *tubes: str,
+        handle: Handle,
+        concurrency: int = 1,
+        on_error: OnError = "release",
+        retry: Length = "1s",
+        on_lost: Callable[[Job], object] | None = None,
+    ) -> Worker:
+        """What works jobs of these tubes off: see `cluster.client.jobs.Worker`."""
+        return Worker(
+            self,
+            *tubes,
+            handle=handle,
+            concurrency=concurrency,
+            on_error=on_error,
+            retry=retry,
+            on_lost=on_lost,
+        )
+
+    def pool(self, name: str) -> Pool:
+        """A pool of tasks."""
+        return Pool(self, name)
+
+    def runner(
+        self,
+        pool: str,
+        *,
+        concurrency: int = 1,
+        ttl: Length = "30s",
+        name: str | None = None,
+        retry: Length = "1s",
+        tick: Length = "1s",
+        on_error: Callable[[Task | None, Exception], object] | None = None,
+    ) -> Runner:
+        """What does its share of a pool's tasks: see `cluster.client.tasks.Runner`."""
+        return Runner(
+            self,
+            pool,
+            concurrency=concurrency,
+            ttl=ttl,
+            name=name,
+            retry=retry,
+            tick=tick,
+            on_error=on_error,
+        )
+
     def election(
         self,
         group: str,
@@ -417,6 +492,58 @@ class Client:
         ]
         return answers
 
+    async def watch(
+        self,
+        *prefixes: str,
+        session: str | None = None,
+        after: int | None = None,
+        silent_ms: int = 40_000,
+    ) -> AsyncGenerator[Happening, None]:
+        """What happens from here on, or behind a position; goes on after failures, at any node.
+
+        Args:
+            prefixes: only things whose path begins with one of these, as `/locks/orders`.
+            session: only what concerns this session.
+            after: position of the log behind which it begins; None: now.
+            silent_ms: a stream that says nothing for so long is dead; nodes give signs of life.
+
+        Yields:
+            `Event`, or `Resync` where events are lost: then look at the state itself.
+
+        Raises:
+            Refused: the cluster will not have it, however often it is asked.
+        """
+        query = [("prefix", prefix) for prefix in prefixes]
+        if session is not None:
+            query.append(("session", session))
+        feed = Feed(after)
+        backoff = Backoff(self._policy.pause_first_ms, self._policy.pause_most_ms)
+        while True:
+            place = [*query, ("after", feed.after)] if feed.after is not None else query
+            endpoint = self._endpoints.current
+            url = URL(f"{endpoint}{path_of('watch')}?{urlencode(place)}", encoded=True)
+            timeout = aiohttp.ClientTimeout(
+                sock_connect=self._policy.connect_ms / 1_000, sock_read=silent_ms / 1_000
+            )
+            try:
+                async with self._connections().get(url, timeout=timeout) as response:
+                    if response.status != 200:
+                        body = await response.read()
+                        error = error_of(response.status, problem_in(body), endpoint)
+                        if not error.retryable:
+                            raise error
+                    else:
+                        backoff = Backoff(self._policy.pause_first_ms, self._policy.pause_most_ms)
+                        feed.connected()
+                        while not feed.is_over and (data := await response.content.readany()):
+                            for happening in feed.fed(data):
+                                yield happening
+            except (TimeoutError, aiohttp.ClientError, OSError):
+                # The next node goes on behind what was told.
+                pass
+            self._endpoints.failed(endpoint)
+            await asyncio.sleep(backoff.next_ms() / 1_000)
+
     async def call(
         self, request: Request, *, timeout_ms: int | None = None, policy: Policy | None = None
     ) -> Answer:
@@ -452,6 +579,22 @@ class Client:
 
     async def _exchange(self, step: Send) -> tuple[int, Mapping[str, str], bytes]:
         """One HTTP exchange."""
+        timeout = aiohttp.ClientTimeout(
+            total=step.timeout_ms / 1_000, sock_connect=step.connect_ms / 1_000
+        )
+        async with self._connections().request(
+            step.method,
+            # As it stands: quoted slashes and dots in a name are not to be tidied up.
+            URL(step.endpoint + step.path, encoded=True),
+            headers=step.headers,
+            data=step.body,
+            timeout=timeout,
+            allow_redirects=False,
+        ) as response:
+            return response.status, response.headers, await response.read()
+
+    def _connections(self) -> aiohttp.ClientSession:
+        """Kept ones, and new ones."""
         if os.getpid() != self._pid:
             # A fork: the connections are those of our parent, and so is what their selector knows.
             _PARENTS.append(self._http)
@@ -464,19 +607,7 @@ class Client:
             # It would repeat what it takes for idempotent, a DELETE, on its own; and the error of
             # the second try says that nothing was sent.
             self._http._retry_connection = False
-        timeout = aiohttp.ClientTimeout(
-            total=step.timeout_ms / 1_000, sock_connect=step.connect_ms / 1_000
-        )
-        async with self._http.request(
-            step.method,
-            # As it stands: quoted slashes and dots in a name are not to be tidied up.
-            URL(step.endpoint + step.path, encoded=True),
-            headers=step.headers,
-            data=step.body,
-            timeout=timeout,
-            allow_redirects=False,
-        ) as response:
-            return response.status, response.headers, await response.read()
+        return self._http
 
 
 def _breakage(error: Exception) -> Breakage:

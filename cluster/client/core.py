@@ -268,7 +268,7 @@ class Call:
         """The step after an HTTP answer. `headers` is read case-insensitively if it can be."""
         if 200 <= status < 300:
             return self._succeeded(status, headers, body, now_ms)
-        problem = _problem_in(body)
+        problem = problem_in(body)
         error = error_of(status, problem, self._endpoint)
         if status in {408, 502, 503, 504} and (problem is None or error.retryable):
             return self._again(error, _retry_after_ms(headers), now_ms)
@@ -330,6 +330,8 @@ class Call:
             headers["Content-Type"] = "application/json"
         if self._request.key is not None:
             headers["Idempotency-Key"] = self._request.key
+        if self._request.bearer is not None:
+            headers["Authorization"] = f"Bearer {self._request.bearer}"
         if self._request.bearer is not None:
             headers["Authorization"] = f"Bearer {self._request.bearer}"
         return Send(
@@ -419,7 +421,8 @@ def error_of(status: int, problem: dict[str, object] | None, endpoint: str) -> C
     return error
 
 
-def _problem_in(body: bytes) -> dict[str, object] | None:
+def problem_in(body: bytes) -> dict[str, object] | None:
+    """The problem document that a body is; None if it is none."""
     try:
         problem = msgspec.json.decode(body, type=dict[str, object])
     except msgspec.MsgspecError:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from cluster.client.core import Request, new_key, path_of
 from cluster.client.durations import Length
+from cluster.client.held import Grant
 from cluster.client.keeping import OnState
-from cluster.client.session import Grant, Holding
+from cluster.client.session import Holding
 
 if TYPE_CHECKING:
     from cluster.client.session import Session

@@ -162,7 +162,19 @@ class Keeper:
             self._moved.clear()
             await self._moved.wait()
 
+    async def renew_now(self) -> None:
+        """Renew, whether it is time or not; raises what the renewal raises."""
+        assert self._renew is not None, "it cannot be renewed"
+        self.demand()
+        renewed = await self._renew(self._tenure.lease)
+        self._tenure.renewed(renewed, self._clock())
+        self.look()
+
     # For whoever made it.
+
+    def owned_by(self, owner: Owner) -> None:
+        """Keep it for somebody else from here on."""
+        self._owner = owner
 
     def start(self) -> None:
         """Begin to renew, and to look."""

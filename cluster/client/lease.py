@@ -52,9 +52,16 @@ class Lease(msgspec.Struct, frozen=True):
     lost: str | None = None
 
     @classmethod
-    def opened(cls, *, ttl_ms: int, expires_in_ms: int, sent_ms: int) -> Lease:
-        """The lease of a session whose opening was first sent at `sent_ms`."""
+    def opened(
+        cls, *, ttl_ms: int, expires_in_ms: int, sent_ms: int, margin_ms_most: int | None = None
+    ) -> Lease:
+        """The lease of what was first asked for at `sent_ms`.
+
+        `margin_ms_most`: for what lasts long and is not for locking others out.
+        """
         margin_ms = margin_ms_of(ttl_ms)
+        if margin_ms_most is not None:
+            margin_ms = min(margin_ms, margin_ms_most)
         lease = cls(ttl_ms, margin_ms, ends_ms=sent_ms, try_at_ms=sent_ms)
         return lease.renewed(expires_in_ms=expires_in_ms, sent_ms=sent_ms)
 

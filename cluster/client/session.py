@@ -20,14 +20,15 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 
 from cluster.client.core import Policy, Request, new_key
 from cluster.client.durations import Length, ms_of
+from cluster.client.held import Grant, Held, State
 from cluster.client.keeping import Keeper, OnState, Owner, Scope
-from cluster.client.lease import Lease, Standing
+from cluster.client.lease import Lease
 from cluster.client.refusals import LockHeld, Withdrawn
 from cluster.errors import CoterieError, Indefinite, LockLost, Refused
 
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from cluster.client.aio import Client
     from cluster.client.elections import Candidacy
     from cluster.client.holdings import Claim, Lock, Locks, Offer, Units
-
-State: TypeAlias = Literal["free"] | Standing
-"""What may be relied on; `free`: not held, or given back."""
 
 # By which the cluster says that a session is no more.
 GONE = frozenset({"session_expired", "session_not_found"})
@@ -366,67 +364,22 @@ class Turnstile:
         self._lock.release()
 
 
-class Grant(msgspec.Struct, frozen=True):
-    """What the cluster gave.
-
-    Attributes:
-        token: its fencing token; of several, the newest.
-        body: the answer as it came.
-    """
-
-    token: int
-    body: dict[str, Any]
-
-
-class Holding:
+class Holding(Held):
     """Something held under a session: taken by `acquire` or `async with`, given back by `release`.
 
     Used once or again and again, but for one grant at a time.
     """
 
-    kind: ClassVar[str]
-
     def __init__(self, session: Session, name: str, *, wait: Length, on_state: OnState | None):
+        super().__init__(name, on_state=on_state)
         self.session = session
-        self.name = name
         self._wait_ms = ms_of(wait, "wait")
-        self._on_state = on_state
-        self._grant: Grant | None = None
-        self._why_lost: str | None = None
-        # The keeper must not refer to us: it ends when nobody else does.
-        self._key = object()
-        self._scope: Scope | None = None
         self._inside: list[Turnstile] = []
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r}: {self.state}>"
-
-    async def __aenter__(self) -> Self:
-        await self.acquire()
-        self._scope = Scope(self.session.keeper, loss=self.loss)
-        self._scope.enter()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        scope, self._scope = self._scope, None
-        assert scope is not None
-        try:
-            scope.exit(kind, error, traceback)
-        except LockLost:
-            self.forget()
-            raise
-        if self._grant is not None:
-            try:
-                await self.release()
-            except LockLost:
-                # What the body raised says more; but where it ended well, it did so in vain.
-                if kind is None:
-                    raise
+    @property
+    def keeper(self) -> Keeper:
+        """What keeps the session."""
+        return self.session.keeper
 
     async def acquire(self, wait: Length | None = None) -> int:
         """Take it, standing in its queue for at most `wait`.
@@ -488,45 +441,6 @@ class Holding:
             detail = f'{self.kind} "{self.name}" (token {grant.token}) was lost: {refusal.detail}'
             raise LockLost(detail, kind=self.kind, name=self.name, token=grant.token)
 
-    def forget(self) -> None:
-        """It is lost: nothing is to be given back."""
-        if self._grant is not None:
-            self._grant = None
-            self.session.keeper.unlisten(self._key)
-            self._leave()
-
-    @property
-    def token(self) -> int:
-        """Its fencing token, if it may be relied on at this moment.
-
-        Raises:
-            LockLost: it may not.
-        """
-        self.demand()
-        assert self._grant is not None
-        return self._grant.token
-
-    @property
-    def state(self) -> State:
-        """What may be relied on, by the clock."""
-        if self._grant is None:
-            return "free"
-        return "lost" if self._why_lost is not None else self.session.keeper.standing
-
-    @property
-    def left_ms(self) -> int:
-        """For how long it may be relied on if no renewal succeeds."""
-        return self.session.left_ms if self.state in {"held", "grace"} else 0
-
-    def demand(self) -> None:
-        """Return if it is held and may be relied on.
-
-        Raises:
-            LockLost: it may not.
-        """
-        if self.state not in {"held", "grace"}:
-            raise self.loss()
-
     async def check(self) -> bool:
         """Ask the cluster whether it is still held; where it is not, it is lost here too."""
         self.demand()
@@ -549,19 +463,6 @@ class Holding:
             return
         if not is_valid and grant is self._grant:
             self._lose("it was taken away")
-
-    def loss(self) -> LockLost:
-        """The error that says that it is lost, and why."""
-        token = None if self._grant is None else self._grant.token
-        if self._why_lost is not None:
-            why = self._why_lost
-        elif self._grant is None:
-            why = "it is not held"
-        else:
-            why = str(self.session.keeper.loss())
-        under = "" if token is None else f" (token {token})"
-        detail = f'{self.kind} "{self.name}"{under} is lost: {why}'
-        return LockLost(detail, kind=self.kind, name=self.name, token=token)
 
     # What the kinds differ in.
 
@@ -604,6 +505,9 @@ class Holding:
                     reason={"name": name, "holder": session.id},
                 )
             self._inside.append(turnstile)
+
+    def _forgotten(self) -> None:
+        self._leave()
 
     def _leave(self) -> None:
         while self._inside:
@@ -681,12 +585,3 @@ class Holding:
         task = asyncio.get_running_loop().create_task(doing)
         self.session.behind(task)
         return task
-
-    def _lose(self, why: str) -> None:
-        if self._why_lost is not None:
-            return
-        self._why_lost = why
-        if self._on_state is not None:
-            self._on_state("lost")
-        if self._scope is not None:
-            self._scope.fire(self.loss())

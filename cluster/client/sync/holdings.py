@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 from cluster.client.durations import Length
 from cluster.client.elections import Candidacy
+from cluster.client.held import Held, State
 from cluster.client.holdings import Claim, Lock, Locks, Offer, Units
 from cluster.client.keeping import OnState
-from cluster.client.session import Holding, Session, State
+from cluster.client.session import Holding, Session
 from cluster.client.sync.portal import Portal
 from cluster.errors import LockLost
 
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
     from cluster.client.aio import Client
 
 T = TypeVar("T")
-H = TypeVar("H", bound=Holding)
+H = TypeVar("H", bound=Held)
+G = TypeVar("G", bound=Holding)
 
 
 class SyncHolding(Generic[H]):
-    """Something held under a session; see `cluster.client.session.Holding`."""
+    """Something held; see `cluster.client.held.Held`."""
 
     def __init__(self, portal: Portal, inner: H):
         self._portal = portal
@@ -61,10 +63,6 @@ class SyncHolding(Generic[H]):
         """Give it back."""
         self._portal.run(self._inner.release())
 
-    def check(self) -> bool:
-        """Ask the cluster whether it is still held."""
-        return self._portal.run(self._inner.check())
-
     def demand(self) -> None:
         """Return if it may be relied on at this moment; else raise `LockLost`."""
         self._inner.demand()
@@ -90,11 +88,19 @@ class SyncHolding(Generic[H]):
         return self._inner.left_ms
 
 
-class SyncLock(SyncHolding[Lock]):
+class SyncSessionHolding(SyncHolding[G]):
+    """Something held under a session; see `cluster.client.session.Holding`."""
+
+    def check(self) -> bool:
+        """Ask the cluster whether it is still held."""
+        return self._portal.run(self._inner.check())
+
+
+class SyncLock(SyncSessionHolding[Lock]):
     """One lock."""
 
 
-class SyncLocks(SyncHolding[Locks]):
+class SyncLocks(SyncSessionHolding[Locks]):
     """Several locks, granted in one step."""
 
     @property
@@ -103,7 +109,7 @@ class SyncLocks(SyncHolding[Locks]):
         return self._inner.tokens
 
 
-class SyncUnits(SyncHolding[Units]):
+class SyncUnits(SyncSessionHolding[Units]):
     """Units of a semaphore."""
 
     @property
@@ -112,7 +118,7 @@ class SyncUnits(SyncHolding[Units]):
         return self._inner.units
 
 
-class SyncClaim(SyncHolding[Claim]):
+class SyncClaim(SyncSessionHolding[Claim]):
     """A ticket that another session issued."""
 
     @property
@@ -131,7 +137,7 @@ class SyncClaim(SyncHolding[Claim]):
         return self._inner.data
 
 
-class SyncCandidacy(SyncHolding[Candidacy]):
+class SyncCandidacy(SyncSessionHolding[Candidacy]):
     """A candidate for a leadership."""
 
     @property
@@ -305,7 +311,7 @@ def raise_loss(loss: LockLost, error: BaseException | None) -> None:
         raise loss from error
 
 
-async def _left(holding: Holding, error: BaseException | None) -> None:
+async def _left(holding: Held, error: BaseException | None) -> None:
     """Give back what was held, or raise what its loss was."""
     if holding.state == "lost":
         loss = holding.loss()
