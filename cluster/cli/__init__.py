@@ -15,7 +15,7 @@ from cluster.cli.exits import EXITS
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Run": ("serve", "dev", "demo", "import"),
-    "Look": ("status", "watch", "explain"),
+    "Look": ("status", "top", "watch", "explain", "doctor"),
     "Coordinate": (
         "lock",
         "sessions",
@@ -28,7 +28,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "tasks",
         "batch",
     ),
-    "Operate": ("transfer", "completion"),
+    "Operate": ("transfer", "bench", "completion"),
 }
 COMMANDS = tuple(name for names in SECTIONS.values() for name in names)
 

@@ -35,7 +35,7 @@ error while serving, 71 an address cannot be listened on.
 """
 
 
-def _options(command: click.Command) -> click.Command:
+def add_settings(command: click.Command) -> None:
     """Add one option per setting, in the order of the table."""
     for entry in settings.SETTINGS:
         if entry.flag is None:
@@ -53,7 +53,6 @@ def _options(command: click.Command) -> click.Command:
                 help=meaning + (f"  [{shown}]" if shown != "" else ""),
             )
         )
-    return command
 
 
 @click.command("serve", epilog=EPILOG)
@@ -90,4 +89,4 @@ def command(file: Path | None, print_config: bool, output: str, **flags: Any) ->
     leave(serve(config))
 
 
-_options(command)
+add_settings(command)

@@ -43,7 +43,7 @@ Exit codes: 0 healthy, 1 degraded (it serves with less safety, or not at all), 4
 @output_option
 def command(endpoints: tuple[str, ...], timeout_ms: int, output: str) -> None:
     """Show who leads, how far each node is, and what is wrong."""
-    answers = asyncio.run(_ask_all(endpoints, timeout_ms))
+    answers = asyncio.run(ask_all(endpoints, timeout_ms))
     states = [answer for answer in answers.values() if not isinstance(answer, str)]
     failures = {url: answer for url, answer in answers.items() if isinstance(answer, str)}
     best = best_of(states)
@@ -100,7 +100,7 @@ def judge(best: ClusterState | None, failures: dict[str, str]) -> tuple[int, lis
     return (DEGRADED if reasons else HEALTHY), reasons
 
 
-async def _ask_all(endpoints: tuple[str, ...], timeout_ms: int) -> dict[str, ClusterState | str]:
+async def ask_all(endpoints: tuple[str, ...], timeout_ms: int) -> dict[str, ClusterState | str]:
     """Each endpoint's view, or what went wrong there."""
     from cluster.client.aio import Client
     from cluster.client.core import Policy

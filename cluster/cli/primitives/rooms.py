@@ -42,7 +42,7 @@ GROUP = Group(
             columns=("room", "position", "status", "ahead", "eta_ms"),
             name_of="token",
             more="-o name prints the pass, which says which place is yours: keep it.",
-            examples=("COTERIE_PASS=$(coterie rooms join sale -o name)",),
+            examples=("PASS=$(coterie rooms join sale -o name)",),
         ),
         Verb(
             name="status",
@@ -53,16 +53,15 @@ GROUP = Group(
                 Word(
                     name="pass",
                     flag="--pass",
-                    meaning="The pass that join gave.  [COTERIE_PASS]",
+                    meaning="The pass that join gave.",
                     place="bearer",
                     is_required=True,
-                    environ="COTERIE_PASS",
                 ),
             ),
             columns=("position", "status", "ahead", "eta_ms"),
             name_of="status",
             yes=lambda answer: answer["status"] == "active",
-            examples=("coterie rooms status sale --pass $COTERIE_PASS",),
+            examples=("coterie rooms status sale --pass $PASS",),
         ),
         Verb(
             name="show",
