@@ -82,6 +82,18 @@ jepsen-smoke: $(READY) toxiproxy ## a fixed choice of it, in three minutes
 soak: $(READY) toxiproxy ## the same for hours, seed after seed; failing histories are kept (HOURS=24)
 	@$(JEPSEN) --soak $(HOURS)
 
+.PHONY: zoo
+zoo: $(READY) toxiproxy ## planted bugs, each to be found by the check that it names (ARGS="--only …")
+	@PYTHONPATH=jepsen-style $(BIN)/python -m jepsen.zoo --jobs 2 $(ARGS)
+
+.PHONY: stock
+stock: $(READY) toxiproxy ## stock PySyncObj under the same faults and checks
+	@PYTHONPATH=jepsen-style $(BIN)/python -m jepsen.stock $(ARGS)
+
+.PHONY: crosscheck
+crosscheck: $(READY) ## our linearizability checker against Porcupine on random histories
+	@PYTHONPATH=jepsen-style $(BIN)/python -m jepsen.crosscheck --histories 10000 $(ARGS)
+
 .PHONY: simulate
 simulate: $(READY) ## whole clusters under faults in virtual time (SEEDS=0:100)
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs 2
