@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import cluster.client.fencing as fencing
+    import cluster.client.fencing as fencing  # noqa: PLR0402 - mypy follows this one only
     from cluster.client.aio import Client
     from cluster.client.sync import SyncClient
     from cluster.errors import CoterieError, Definite, Indefinite, LockLost, Refused

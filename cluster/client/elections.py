@@ -123,6 +123,23 @@ class Election:
             if standing.cancelled() or standing.result():
                 return
 
+    async def run_in_threads(self, lead: Callable[[Candidacy], object]) -> None:
+        """`run`, with a function that is called in a thread; no new stand begins before it is
+        through, as a thread cannot be cancelled.
+        """
+
+        async def in_thread(candidacy: Candidacy) -> None:
+            thread = asyncio.get_running_loop().run_in_executor(None, lead, candidacy)
+            try:
+                await asyncio.shield(thread)
+            except asyncio.CancelledError:
+                await asyncio.wait({thread})
+                if not isinstance(thread.exception(), LockLost | None):
+                    thread.result()
+                raise
+
+        await self.run(in_thread)
+
     def stop(self) -> None:
         """Resign, and stand no more."""
         self._is_stopped = True

@@ -135,15 +135,13 @@ class Turn(Held):
             kind=self.kind,
             name=self.name,
             token=token,
-            owner=Owner(asyncio.current_task() if self.is_of_task else None, self),
+            # Nothing renews it: it ends by itself, whoever owns it.
+            owner=Owner(None, self),
             clock=client.clock,
             on_state=self._on_state,
         )
         self._keeper.start()
         return token
-
-    # A shell without tasks of its own says otherwise.
-    is_of_task = False
 
     async def release(self) -> None:
         """It is done: the next one's turn.

@@ -174,7 +174,6 @@ class Runner:
         retry: Length = "1s",
         tick: Length = "1s",
         on_error: Callable[[Task | None, Exception], object] | None = None,
-        wrap: Callable[[Task], Any] | None = None,
     ):
         if concurrency < 1:
             raise ValueError("a concurrency of at least 1")
@@ -186,7 +185,6 @@ class Runner:
         self._retry_ms = max(1, ms_of(retry, "retry"))
         self._tick_ms = max(1, ms_of(tick, "tick"))
         self._on_error = on_error
-        self._wrap = wrap
         self._by_id: dict[str, Do] = {}
         self._for_all: Do | None = None
         self._stopping = asyncio.Event()
@@ -312,13 +310,12 @@ class Runner:
         do = self._by_id.get(task.id, self._for_all)
         if do is None:
             raise LookupError(f'nothing does task "{task.id}"; use @runner.task("{task.id}")')
-        given = task if self._wrap is None else self._wrap(task)
         if inspect.iscoroutinefunction(do):
-            await do(given)
+            await do(task)
             return
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._concurrency, "coterie runner")
-        thread = asyncio.get_running_loop().run_in_executor(self._threads, do, given)
+        thread = asyncio.get_running_loop().run_in_executor(self._threads, do, task)
         try:
             await asyncio.shield(thread)
         except asyncio.CancelledError:

@@ -6,16 +6,34 @@ RULE: words of `cluster.client.aio.Client`, each run through the portal.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from cluster.client.aio import Client, ClusterState, LockState, now_ms
 from cluster.client.core import DEFAULT_ENDPOINTS, Answer, Policy, Request
 from cluster.client.durations import Length
+from cluster.client.jobs import Job, OnError, Worker
 from cluster.client.keeping import OnState
 from cluster.client.sync.holdings import SyncSession
+from cluster.client.sync.lines import (
+    SyncElection,
+    SyncFifo,
+    SyncResource,
+    SyncRoom,
+    SyncSemaphore,
+)
 from cluster.client.sync.portal import Portal
+from cluster.client.sync.work import (
+    SyncJob,
+    SyncPool,
+    SyncRunner,
+    SyncTube,
+    SyncWorker,
+    in_threads,
+)
+from cluster.client.tasks import Task
+from cluster.client.watching import Happening
 
 T = TypeVar("T")
 
@@ -77,6 +95,102 @@ class SyncClient:
             owner=owner,
             on_state=on_state,
         )
+
+    def semaphore(self, name: str) -> SyncSemaphore:
+        """A semaphore, to be set up or looked at."""
+        return SyncSemaphore(self._portal, self._inner.semaphore(name))
+
+    def resource(self, name: str) -> SyncResource:
+        """A resource of which tickets are offered."""
+        return SyncResource(self._portal, self._inner.resource(name))
+
+    def fifo(self, name: str) -> SyncFifo:
+        """A fifo: `with client.fifo("checkout").turn() as turn`."""
+        return SyncFifo(self._portal, self._inner.fifo(name))
+
+    def room(self, name: str) -> SyncRoom:
+        """A waiting room."""
+        return SyncRoom(self._portal, self._inner.room(name))
+
+    def tube(self, name: str) -> SyncTube:
+        """A tube of jobs."""
+        return SyncTube(self._portal, self._inner.tube(name))
+
+    def worker(
+        self,
+        *tubes: str,
+        handle: Callable[[SyncJob], object],
+        concurrency: int = 1,
+        on_error: OnError = "release",
+        retry: Length = "1s",
+        on_lost: Callable[[Job], object] | None = None,
+    ) -> SyncWorker:
+        """What works jobs of these tubes off, each in a thread."""
+        in_threads(handle)
+        inner = Worker(
+            self._inner,
+            *tubes,
+            handle=handle,
+            concurrency=concurrency,
+            on_error=on_error,
+            retry=retry,
+            on_lost=on_lost,
+            wrap=lambda job: SyncJob(self._portal, job),
+        )
+        return SyncWorker(self._portal, inner)
+
+    def pool(self, name: str) -> SyncPool:
+        """A pool of tasks."""
+        return SyncPool(self._portal, self._inner.pool(name))
+
+    def runner(
+        self,
+        pool: str,
+        *,
+        concurrency: int = 1,
+        ttl: Length = "30s",
+        name: str | None = None,
+        retry: Length = "1s",
+        tick: Length = "1s",
+        on_error: Callable[[Task | None, Exception], object] | None = None,
+    ) -> SyncRunner:
+        """What does its share of a pool's tasks, each in a thread."""
+        inner = self._inner.runner(
+            pool,
+            concurrency=concurrency,
+            ttl=ttl,
+            name=name,
+            retry=retry,
+            tick=tick,
+            on_error=on_error,
+        )
+        return SyncRunner(self._portal, inner)
+
+    def election(
+        self,
+        group: str,
+        *,
+        name: str | None = None,
+        ttl: Length = "10s",
+        on_elected: Callable[[int], object] | None = None,
+        on_deposed: Callable[[int], object] | None = None,
+    ) -> SyncElection:
+        """The leadership of a group, to be stood for or looked at."""
+        inner = self._inner.election(
+            group, name=name, ttl=ttl, on_elected=on_elected, on_deposed=on_deposed
+        )
+        return SyncElection(self._portal, inner)
+
+    def watch(
+        self,
+        *prefixes: str,
+        session: str | None = None,
+        after: int | None = None,
+        silent_ms: int = 40_000,
+    ) -> Generator[Happening, None, None]:
+        """What happens from here on, or behind a position; goes on after failures."""
+        watching = self._inner.watch(*prefixes, session=session, after=after, silent_ms=silent_ms)
+        return self._portal.each(watching)
 
     def lock(self, name: str) -> LockState:
         """Read who holds a lock and who waits for it."""

@@ -11,7 +11,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
@@ -89,7 +89,14 @@ class Portal:
             future.cancel()
             raise
 
-    def each(self, iterator: AsyncIterator[T]) -> Iterator[T]:
+    def soon(self, call: Callable[[], object]) -> None:
+        """Have something called in the loop, without waiting for it."""
+        with self._lock:
+            running = self._running
+        if running is not None and running.pid == os.getpid():
+            running.loop.call_soon_threadsafe(call)
+
+    def each(self, iterator: AsyncIterator[T]) -> Generator[T, None, None]:
         """The items of an async iterator, one by one."""
 
         async def step() -> tuple[T] | None:
