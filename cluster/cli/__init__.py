@@ -7,6 +7,7 @@ libraries inside it when they are needed: start-up is felt.
 from __future__ import annotations
 
 import importlib
+import os
 
 import click
 
@@ -75,7 +76,10 @@ class LazyGroup(click.Group):
             from cluster.cli.verbs import command_of
 
             primitive = importlib.import_module(f"cluster.cli.primitives.{name}")
-            return command_of(primitive.GROUP)
+            made = command_of(primitive.GROUP)
+            if name == "locks":
+                made.add_command(importlib.import_module("cluster.cli.lock").command, "run")
+            return made
         module = _MODULES.get(name, name)
         found: click.Command = importlib.import_module(f"cluster.cli.{module}").command
         return found
@@ -109,3 +113,5 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
 def main() -> None:
     """Coterie: sessions, locks and queues that survive the loss of a node."""
+    if os.environ.get("NO_COLOR"):
+        click.get_current_context().color = False

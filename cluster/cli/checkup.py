@@ -175,7 +175,8 @@ def cluster_health(
         found = f"the nodes are of cluster {best.cluster}, this one is to be of {config.cluster}"
         findings.append(Finding("cluster", "wrong", found, "give all the same cluster name"))
     if not findings:
-        found = f"{best.leader} leads {len(best.nodes)} nodes, term {best.term}"
+        names = ", ".join(node.id for node in best.nodes)
+        found = f"{best.leader} leads in term {best.term}; nodes: {names}"
         findings.append(Finding("cluster", "ok", found))
     findings += _lags(best) + _versions(best)
     compared = sum(node.applied == best.applied and bool(node.digest) for node in best.nodes)
@@ -227,7 +228,7 @@ def clock_skew(dates_ms: Mapping[str, int], here_ms: int) -> list[Finding]:
         for name, off_ms in off.items()
     ]
     if not findings and dates_ms:
-        found = f"{len(dates_ms)} nodes within {SKEW_MS_MAX / 1_000:.0f} s of here"
+        found = f"within {SKEW_MS_MAX / 1_000:.0f} s of here: {', '.join(dates_ms)}"
         return [Finding("clock", "ok", found)]
     return findings
 

@@ -10,6 +10,8 @@ import os
 
 import click
 
+from cluster.cli.primitives.locks import LOCKS
+from cluster.cli.verbs import completer
 from cluster.cli.words import Duration, endpoints_option, leave, say
 
 EPILOG = """
@@ -34,11 +36,14 @@ Exit codes: that of the command, 128 + N when signal N ended it, or
    69  the cluster could not be reached           75  the lock was not granted in time
    76  the lock was lost, the command was ended   126  the command cannot be run
   127  there is no such command
+
+\b
+To take, give back and look at locks by hand: coterie locks --help
 """
 
 
 @click.command("lock", epilog=EPILOG)
-@click.argument("name")
+@click.argument("name", shell_complete=completer(LOCKS))
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option(
     "--wait",

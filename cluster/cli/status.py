@@ -6,12 +6,12 @@ RULE: asks every endpoint, believes the one that knows best, and judges; changes
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import TYPE_CHECKING
 
 import click
 
-from cluster.cli.words import Duration, endpoints_option, leave, output_option, table
+from cluster.cli.rendering import FORMS, as_data, headed
+from cluster.cli.words import Duration, endpoints_option, leave
 
 if TYPE_CHECKING:
     from cluster.client.aio import ClusterState
@@ -40,7 +40,14 @@ Exit codes: 0 healthy, 1 degraded (it serves with less safety, or not at all), 4
     show_default=True,
     help="How long each endpoint may take.",
 )
-@output_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(FORMS),
+    default="table",
+    show_default=True,
+    help="Text for people, JSON or YAML for programs, or the name of who leads.",
+)
 def command(endpoints: tuple[str, ...], timeout_ms: int, output: str) -> None:
     """Show who leads, how far each node is, and what is wrong."""
     answers = asyncio.run(ask_all(endpoints, timeout_ms))
@@ -48,8 +55,10 @@ def command(endpoints: tuple[str, ...], timeout_ms: int, output: str) -> None:
     failures = {url: answer for url, answer in answers.items() if isinstance(answer, str)}
     best = best_of(states)
     verdict, reasons = judge(best, failures)
-    if output == "json":
-        click.echo(_as_json(best, verdict, reasons, failures))
+    if output in {"json", "yaml"}:
+        click.echo(as_data(_view(best, verdict, reasons, failures), output))
+    elif output == "name":
+        click.echo((best.leader if best else None) or "")
     else:
         click.echo(_as_table(best, verdict, reasons))
     leave(verdict)
@@ -139,18 +148,18 @@ def _as_table(best: ClusterState | None, verdict: int, reasons: list[str]) -> st
             for node in best.nodes
         ]
         head = ("NODE", "STATE", "HTTP", "APPLIED", "LAG", "HEARD", "VERSION")
-        lines.append(table(head, rows))
+        lines.append(headed(head, rows))
     else:
         lines.append(WORDS[verdict])
     lines.extend(f"! {reason}" for reason in reasons)
     return "\n".join(lines)
 
 
-def _as_json(
+def _view(
     best: ClusterState | None, verdict: int, reasons: list[str], failures: dict[str, str]
-) -> str:
+) -> dict[str, object]:
     import msgspec
 
     view: dict[str, object] = {} if best is None else msgspec.to_builtins(best)
     health = {"health": WORDS[verdict], "reasons": reasons, "failures": failures}
-    return json.dumps({**health, **view}, indent=2)
+    return {**health, **view}

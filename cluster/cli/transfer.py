@@ -9,14 +9,15 @@ import asyncio
 
 import click
 
-from cluster.cli import exits
+from cluster.cli import exits, rendering
+from cluster.cli.verbs import form_option, timeout_option
 from cluster.cli.words import endpoints_option, leave
 
 EPILOG = """
 \b
 Examples:
   coterie transfer              # to the node that is furthest
-  coterie transfer --to n2
+  coterie transfer --to n2 -o name
 
 \b
 Exit codes: see coterie --help
@@ -25,18 +26,28 @@ Exit codes: see coterie --help
 
 @click.command("transfer", epilog=EPILOG)
 @click.option("--to", metavar="NODE", help="Who is to lead.")
+@timeout_option
 @endpoints_option
-def command(to: str | None, endpoints: tuple[str, ...]) -> None:
+@form_option
+def command(
+    to: str | None, timeout_ms: int, endpoints: tuple[str, ...], output: str | None
+) -> None:
     """Hand leadership over, before maintenance of the leader's machine for instance."""
-    from cluster.client.aio import Client
+    from cluster.client.aio import Client, Leadership
     from cluster.errors import CoterieError
 
-    async def run() -> str | None:
-        async with Client(endpoints) as client:
-            return (await client.transfer(to)).leader
+    async def run() -> Leadership:
+        async with Client(endpoints, timeout_ms=timeout_ms) as client:
+            return await client.transfer(to)
 
     try:
-        leader = asyncio.run(run())
+        led = asyncio.run(run())
     except CoterieError as error:
-        leave(exits.code_of(error), f"coterie transfer: {error.detail}")
-    click.echo(f"{leader} leads" if leader else "handed over; the asked node knows no leader yet")
+        leave(exits.code_of(error), exits.told(error, output or "table", who="coterie transfer"))
+    if output in {"json", "yaml"}:
+        click.echo(rendering.as_data({"leader": led.leader, "term": led.term}, output))
+    elif output == "name":
+        click.echo(led.leader or "")
+    else:
+        words = "handed over; the asked node knows no leader yet"
+        click.echo(f"{led.leader} leads" if led.leader else words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 
 import click
@@ -45,6 +46,31 @@ def test_the_examples_of_other_questions_work(name: str, tmp_path: Path) -> None
             assert ran.code == 0, f"{line}\n{ran.out}{ran.err}"
         shown = CliRunner().invoke(main, [name, "--help"], terminal_width=100)
         assert all(line in shown.output for line in verb.examples)
+
+
+# What makes an example end by itself, and soon.
+ENDING = {"watch": "--after 1 --count 1", "top": "--count 1", "bench": "--duration 200ms"}
+
+
+@pytest.mark.parametrize("name", ["status", "transfer", "top", "watch", "bench", "doctor"])
+def test_the_examples_of_commands_that_look_work(name: str, tmp_path: Path) -> None:
+    """With something that has happened, an end, and our address in place of theirs."""
+    epilog = importlib.import_module(f"cluster.cli.{name}").EPILOG
+    lines = [line.strip() for line in epilog.splitlines() if line.startswith("  coterie ")]
+    assert lines
+    with serving() as endpoint:
+        shell = Shell(endpoint, tmp_path)
+        shell.line("SESSION=$(coterie sessions open -o name)")
+        shell.line("TOKEN=$(coterie locks acquire orders --session $SESSION -o name)")
+        shell.line("coterie locks release orders --session $SESSION --token $TOKEN")
+        for line in lines:
+            if "/etc/" in line or "/var/" in line:
+                continue
+            said = line.partition("  # ")[0].partition(" && ")[0].partition(" | jq")[0]
+            said = re.sub(r"10\.0\.0\.[0-9:.,]+", endpoint, said).replace("--to n2", "--to n1")
+            before, bar, after = said.partition(" | ")
+            ran = shell.line(f"{before} {ENDING.get(name, '')}{bar}{after}")
+            assert ran.code == 0, f"{said}\n{ran.out}{ran.err}"
 
 
 @pytest.mark.parametrize("name", PRIMITIVES)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -14,6 +16,14 @@ from cluster.cli.batch import commands_in
 from cluster.cli.verbs import payload
 from cluster.errors import ConnectionLost, NoLeader, Overloaded, Refused, Timeout
 from tests.cli.machine import Shell, serving
+
+
+class Terminal:
+    """What asks whether it is one is told so."""
+
+    def isatty(self) -> bool:
+        """It is."""
+        return True
 
 
 @pytest.fixture
@@ -55,6 +65,17 @@ class TestForms:
         piped = shell.line("coterie locks show orders").out.splitlines()
         assert piped[0] == "name\torders"
         assert piped[-1].startswith("holders\tsession=")
+
+    def test_colours_are_for_terminals_that_want_them(
+        self, shell: Shell, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """NO_COLOR is respected."""
+        monkeypatch.setattr("cluster.cli.rendering.sys", SimpleNamespace(stdout=Terminal()))
+        assert "\x1b[1mNAME" in shell.run("locks", "list", terminal=True).out
+        shell.variables["NO_COLOR"] = "1"
+        assert "\x1b" not in shell.run("locks", "list", terminal=True).out
+        ran = shell.run("locks", "acquire", "x", "--session", "0-a", terminal=True)
+        assert (ran.code, "\x1b" in ran.err) == (3, False)
 
     def test_what_is_no_text_is_written_as_base64(self, shell: Shell) -> None:
         """Both ways; control characters are spelt out."""
@@ -180,6 +201,7 @@ class TestAsking:
         """Unless a command follows: then it is the name of a lock."""
         assert shell.line("coterie lock acquire orders -o name").out.strip().isdecimal()
         assert shell.run("lock", "list", "--", "true").code == 0
+        assert shell.run("locks", "run", "list", "--", "true").code == 0
         assert (
             shell.line("coterie session list -o name").out.strip()
             == (shell.variables["COTERIE_SESSION"])
@@ -217,6 +239,14 @@ class TestCompletion:
         """It calls us back by an environment variable."""
         ran = Shell("127.0.0.1:1", tmp_path).run("completion", kind)
         assert (ran.code, "_COTERIE_COMPLETE" in ran.out) == (0, True)
+
+    def test_bash_takes_its_script(self, tmp_path: Path) -> None:
+        """It completes the word by calling a command called coterie."""
+        script = Shell("127.0.0.1:1", tmp_path).run("completion", "bash").out
+        done = subprocess.run(
+            ["bash", "-c", f"{script}\ncomplete -p coterie"], capture_output=True, check=True
+        )
+        assert done.stdout.decode().endswith(" coterie\n")
 
     def test_names_are_completed_from_the_live_cluster(self, shell: Shell) -> None:
         """Commands, verbs, options and choices too; a cluster that is away completes nothing."""
