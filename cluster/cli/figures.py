@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-_LINE = re.compile(r"([a-zA-Z_:][\w:]*)(\{[^}]*\})? ([^ ]+)")
+# A label may hold braces and blanks: routes do.
+_LABELS = r'\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\}'
+_LINE = re.compile(rf"([a-zA-Z_:][\w:]*)({_LABELS})? ([^ ]+)")
 
 
 def totals(text: str) -> dict[str, float]:

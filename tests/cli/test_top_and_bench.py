@@ -12,7 +12,7 @@ from tests.cli.machine import Shell, serving
 
 PAGE = """# HELP a Something.
 a_total{x="1"} 2
-a_total{x="2 3"} 4.5
+a_total{x="/v1/{name} \\"q\\"",y=""} 4.5
 b 1e3
 c{le="+Inf"} NaN-ish
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from cluster.cli.batch import commands_in
 from cluster.cli.verbs import payload
 from cluster.errors import ConnectionLost, NoLeader, Overloaded, Refused, Timeout
 from tests.cli.machine import Shell, serving
+from tests.cli.running import finish
 
 
 class Terminal:
@@ -152,6 +154,23 @@ class TestExitCodes:
             pass
         ran = Shell(endpoint, tmp_path).line("coterie locks list --timeout 100ms")
         assert (ran.code, ran.out) == (4, "")
+
+    async def test_what_may_have_happened_ends_with_5_and_its_key(self) -> None:
+        """The answer was lost: the same key makes a repeat harmless. A lost read did nothing."""
+
+        async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.close()
+
+        server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+        async with server:
+            host, port = server.sockets[0].getsockname()
+            more = ("--endpoints", f"{host}:{port}", "--timeout", "100ms", "-o", "json")
+            code, out, err = await finish("jobs", "put", "mail", "x", "--key", "mine", *more)
+            told = json.loads(err)
+            assert (code, out, told["definite"], told["key"]) == (5, "", False, "mine")
+            code, _, err = await finish("jobs", "show", "1", *more)
+            assert (code, "key" in json.loads(err)) == (4, False)
 
     @pytest.mark.parametrize(
         ("error", "code", "of_a_read"),
