@@ -28,13 +28,36 @@ def totals(text: str) -> dict[str, float]:
     return found
 
 
-def rate(
-    before: Mapping[str, float], now: Mapping[str, float], name: str, seconds: float
-) -> float | None:
-    """How much a counter rose in each second; None where that is not known.
+class Pace:
+    """How fast counters of one node rise, from one page of it to the next.
 
-    A counter that fell belongs to a node that was started anew.
+    A node makes its page once a second at the most: one that is the same as before tells nothing
+    new, and what is known of the pace stays.
     """
-    if name not in before or name not in now or seconds <= 0 or now[name] < before[name]:
-        return None
-    return (now[name] - before[name]) / seconds
+
+    def __init__(self) -> None:
+        self._at_s = 0.0
+        self._page: Mapping[str, float] = {}
+        self._rates: dict[str, float] = {}
+
+    def seen(self, page: Mapping[str, float], at_s: float) -> None:
+        """Take a page.
+
+        Args:
+            page: figures by name.
+            at_s: when it was asked for, on a clock that never goes back.
+        """
+        if page == self._page:
+            return
+        before, seconds = self._page, at_s - self._at_s
+        self._rates = {
+            name: (value - before[name]) / seconds
+            for name, value in page.items()
+            # A counter that fell belongs to a node that was started anew.
+            if seconds > 0 and name in before and value >= before[name]
+        }
+        self._page, self._at_s = page, at_s
+
+    def of(self, name: str) -> float | None:
+        """How much this counter rises in each second; None where that is not known."""
+        return self._rates.get(name)

@@ -98,7 +98,7 @@ async def _run(
 ) -> int:
     import aiohttp
 
-    before: Look | None = None
+    paces: dict[str, figures.Pace] = {}
     loop = asyncio.get_running_loop()
     timeout = aiohttp.ClientTimeout(total=max(1.0, interval_s))
     async with aiohttp.ClientSession(timeout=timeout) as http:
@@ -106,7 +106,9 @@ async def _run(
         while True:
             look = await _look(http, endpoints, loop.time())
             number += 1
-            seen = view(before, look)
+            for node, page in look.figures.items():
+                paces.setdefault(node, figures.Pace()).seen(page, look.at_s)
+            seen = view(look, paces)
             if output == "json":
                 click.echo(json.dumps(seen, ensure_ascii=False))
             else:
@@ -114,7 +116,6 @@ async def _run(
                 click.echo((_CLEAR if is_live else "") + in_words(seen) + "\n")
             if number == count:
                 return exits.DONE if look.cluster is not None else exits.NOT_NOW
-            before = look
             await asyncio.sleep(max(0.0, look.at_s + interval_s - loop.time()))
 
 
@@ -164,8 +165,8 @@ async def _get(http: aiohttp.ClientSession, url: str) -> Any:
         return None
 
 
-def view(before: Look | None, look: Look) -> dict[str, Any]:
-    """What is shown of a look, with rates where there was one before."""
+def view(look: Look, paces: Mapping[str, figures.Pace]) -> dict[str, Any]:
+    """What is shown of a look, with the pace of each node where it is known."""
     if look.cluster is None:
         return {"cluster": None, "leader": None, "nodes": []}
     cluster = look.cluster
@@ -173,10 +174,9 @@ def view(before: Look | None, look: Look) -> dict[str, Any]:
     for node in cluster["nodes"]:
         shown = {key: node.get(key) for key in ("id", "state", "applied", "lag", "last_heard_ms")}
         now = look.figures.get(node["id"], {})
-        then = {} if before is None else before.figures.get(node["id"], {})
-        seconds = 0.0 if before is None else look.at_s - before.at_s
+        pace = paces.get(node["id"], figures.Pace())
         for name, source in _RATES.items():
-            found = figures.rate(then, now, source, seconds)
+            found = pace.of(source)
             shown[name] = None if found is None else round(found, 1)
         for name, source in _GAUGES.items():
             shown[name] = None if source not in now else int(now[source])
