@@ -8,17 +8,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from cluster.cli.watch import Event, Reader, Watching
+from cluster.cli.watch import Watching
 from tests.cli.machine import Shell, serving
-
-
-def test_lines_become_events() -> None:
-    """A comment is none, but its id moves the position; unknown fields say nothing."""
-    reader = Reader()
-    lines = ["event: granted", "id: 7", 'data: {"index":7}', "", ": still here", "id: 9", ""]
-    found = [event for line in [*lines, "retry: 5", ""] if (event := reader.line(line))]
-    assert found == [Event("granted", 7, {"index": 7})]
-    assert reader.position == 9
 
 
 def test_what_happened_is_shown_from_a_position_on(tmp_path: Path) -> None:
@@ -63,19 +54,27 @@ async def test_a_broken_stream_goes_on_behind_its_last_event(
     """At the next node; what is forgotten there is said."""
     asked: list[str | None] = []
 
+    def told(what: str, at: int, **more: object) -> bytes:
+        data = {"index": at, "seq": 0, "what": what, "path": "/locks/a"} | more
+        return f"event: {what}\nid: {at}\ndata: {json.dumps(data)}\n\n".encode()
+
     async def stream(request: web.Request) -> web.StreamResponse:
         asked.append(request.query.get("after"))
         response = web.StreamResponse()
         await response.prepare(request)
         if len(asked) == 1:
-            await response.write(b'event: granted\nid: 7\ndata: {"index":7}\n\n: here\nid: 9\n\n')
+            await response.write(told("granted", 7) + b": still here\nid: 9\n\n")
         else:
-            await response.write(b'event: resync\nid: 30\ndata: {"lost_after":9,"from":30}\n\n')
-            await response.write(b'event: granted\nid: 31\ndata: {"index":31}\n\n')
+            await response.write(told("resync", 30, lost_after=9, **{"from": 30}))
+            await response.write(told("granted", 31))
         return response
+
+    async def cluster(_request: web.Request) -> web.StreamResponse:
+        return web.Response(text="{}", content_type="application/json")
 
     app = web.Application()
     app.router.add_get("/v1/watch", stream)
+    app.router.add_get("/v1/cluster", cluster)
     runner = web.AppRunner(app)
     await runner.setup()
     try:
