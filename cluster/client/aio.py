@@ -55,14 +55,19 @@ from cluster.client.elections import Election
 from cluster.client.fifos import Fifo
 from cluster.client.jobs import Handle, Job, OnError, Tube, Worker
 from cluster.client.keeping import OnState
+from cluster.client.refusals import IdempotencyKeyReused
 from cluster.client.rooms import Room
 from cluster.client.semaphores import Resource, Semaphore
 from cluster.client.session import Session
 from cluster.client.tasks import Pool, Runner, Task
 from cluster.client.watching import Feed, Happening
-from cluster.errors import Indefinite, Refused
+from cluster.errors import CoterieError, Indefinite, Refused
 
 __all__ = ["Client", "ClusterState", "Grant", "LockState", "OpenedSession", "new_key", "now_ms"]
+
+# How long one look waits for a request that was given up, and what is paused between two.
+FATE_WAIT_MS = 500
+FATE_PAUSE_MS = 100
 
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
@@ -576,6 +581,37 @@ class Client:
                 step = call.broke(_breakage(error), why, self._clock())
                 continue
             step = call.answered(status, headers, body, self._clock())
+
+    async def fate(self, request: Request) -> Answer | None:
+        """What became of a request that may wait, and that nobody waits for any more.
+
+        Asks until it is settled; a bound is set by who calls.
+
+        Returns:
+            its success; None: it was refused, or will never be.
+        """
+        assert request.body is not None
+        # Under the same key, but not to wait: that settles a key which was withdrawn as we hung up.
+        # One that is settled already, or waits still, belongs to another body.
+        probe = msgspec.structs.replace(request, body={**request.body, "wait": 0}, wait_ms=0)
+        again = msgspec.structs.replace(request, wait_ms=0)
+        while True:
+            try:
+                return await self.call(probe, timeout_ms=self._timeout_ms)
+            except IdempotencyKeyReused:
+                pass
+            except Refused:
+                return None
+            except CoterieError:
+                await asyncio.sleep(FATE_PAUSE_MS / 1_000)
+                continue
+            try:
+                return await self.call(again, timeout_ms=FATE_WAIT_MS)
+            except Refused:
+                return None
+            except CoterieError:
+                # It waits: as we hang up, it is withdrawn.
+                continue
 
     async def _exchange(self, step: Send) -> tuple[int, Mapping[str, str], bytes]:
         """One HTTP exchange."""

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import msgspec
 
-from cluster.errors import Definite
+from cluster.errors import Definite, Overloaded
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -63,9 +63,13 @@ class Fence:
 
     It forgets everything with the process, and other processes have their own: where several write
     to one place, the place itself has to check (`admit_sql`, `put_fenced`).
+
+    Args:
+        resources_max: of how many it keeps the newest token; to forget one would let old ones pass.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, resources_max: int = 100_000) -> None:
+        self._most = resources_max
         self._newest: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -77,10 +81,13 @@ class Fence:
 
         Raises:
             TokenStale: a newer one passed before.
+            Overloaded: there are too many resources.
         """
         _checked(token)
         with self._lock:
             newest = self._newest.get(resource, 0)
+            if newest == 0 and len(self._newest) >= self._most:
+                raise Overloaded(f"the fence knows {self._most} resources and can keep no more")
             if token < newest:
                 raise TokenStale(resource, token, newest)
             self._newest[resource] = token
@@ -130,6 +137,8 @@ def _verdict(
         fence.admit(name, int(token))
     except TokenStale as error:
         return _refusal(409, error.code, error.detail, newest=error.newest)
+    except Overloaded as error:
+        return _refusal(503, error.code, error.detail)
     return None
 
 

@@ -43,9 +43,7 @@ if TYPE_CHECKING:
 # By which the cluster says that a reservation is over.
 GONE = frozenset({"stale_token", "not_reserved", "job_not_found"})
 MARGIN_MS_MOST = 5_000
-FAREWELL_MS = 3_000
-TIDY_MS = 1_000
-TIDY_TIMES = 5
+TIDY_MS = 5_000
 # How long one reserve of a worker waits: after that, a new one asks whichever node is up.
 RESERVE_WAIT_MS = 10_000
 PAUSE_MS = 500
@@ -342,23 +340,14 @@ async def _reserved(
 
 async def _tidy(client: Client, request: Request) -> None:
     """Find out what became of a reserve that nobody waits for any more, and give the jobs back."""
-    short = msgspec.structs.replace(request, wait_ms=0)
-    for _ in range(TIDY_TIMES):
-        try:
-            answer = await client.call(short, timeout_ms=TIDY_MS)
-        except Refused:
-            return
-        except CoterieError:
-            # Parked again: as we hang up, it is withdrawn.
-            continue
-        for body in answer.body["jobs"]:
-            path = path_of("jobs", str(body["job"]), "release")
-            giving = Request("POST", path, {"token": body["token"]}, key=new_key())
-            try:
-                await client.call(giving, timeout_ms=FAREWELL_MS)
-            except CoterieError:
-                # Its time gives it back.
-                continue
+    try:
+        async with asyncio.timeout(TIDY_MS / 1_000):
+            answer = await client.fate(request)
+            for body in [] if answer is None else answer.body["jobs"]:
+                path = path_of("jobs", str(body["job"]), "release")
+                await client.call(Request("POST", path, {"token": body["token"]}, key=new_key()))
+    except (TimeoutError, CoterieError):
+        # Their time gives them back.
         return
 
 

@@ -22,8 +22,6 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-import msgspec
-
 from cluster.client.core import Policy, Request, new_key
 from cluster.client.durations import Length, ms_of
 from cluster.client.held import Grant, Held, State
@@ -44,9 +42,7 @@ NOT_OURS = GONE | {"not_holder", "stale_token", "ticket_not_found"}
 # How long giving back may keep the caller; it goes on behind them.
 FAREWELL_MS = 3_000
 LATE_FAREWELL_MS = 300
-# How long a repeat waits for the fate of a request that was given up.
-TIDY_MS = 1_000
-TIDY_PAUSE_MS = 100
+RETRY_PAUSE_MS = 100
 
 
 class Session:
@@ -536,24 +532,13 @@ class Holding(Held):
             return self._granted(answer.body)
 
     async def _tidy(self, request: Request) -> None:
-        """Find out what became of a request that nobody waits for any more, and give back what it
-        may have been granted: otherwise it would be held as long as the session lives.
-
-        Repeated under its key, it has one fate: granted, refused, or withdrawn as we hang up.
+        """Give back what a request that nobody waits for any more may have been granted: otherwise
+        it would be held as long as the session lives.
         """
-        client = self.session.client
-        short = msgspec.structs.replace(request, wait_ms=0)
         try:
-            while self.session.keeper.standing != "lost":
-                try:
-                    answer = await client.call(short, timeout_ms=TIDY_MS)
-                except Refused:
-                    return
-                except CoterieError:
-                    await asyncio.sleep(TIDY_PAUSE_MS / 1_000)
-                    continue
+            answer = await self.session.client.fate(request)
+            if answer is not None:
                 await self._send_back(self._granted(answer.body))
-                return
         finally:
             self._is_open = False
             self._leave()
@@ -574,7 +559,7 @@ class Holding(Held):
             except Refused as error:
                 return error if error.code in NOT_OURS else None
             except CoterieError:
-                await asyncio.sleep(TIDY_PAUSE_MS / 1_000)
+                await asyncio.sleep(RETRY_PAUSE_MS / 1_000)
                 continue
             return None
         return None
