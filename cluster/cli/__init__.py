@@ -48,6 +48,8 @@ _ALSO = {other: name for name, others in PRIMITIVES.items() for other in others}
 _LOCK_VERBS = frozenset(
     {"acquire", "acquire-all", "check", "list", "release", "release-all", "show"}
 )
+# Verbs that are more than one call: they run commands.
+_RUNNERS = {"locks": ("run", "lock"), "jobs": ("work", "working")}
 # No module can have the name of a keyword.
 _MODULES = {"import": "importing"}
 
@@ -77,8 +79,9 @@ class LazyGroup(click.Group):
 
             primitive = importlib.import_module(f"cluster.cli.primitives.{name}")
             made = command_of(primitive.GROUP)
-            if name == "locks":
-                made.add_command(importlib.import_module("cluster.cli.lock").command, "run")
+            if name in _RUNNERS:
+                verb, runner = _RUNNERS[name]
+                made.add_command(importlib.import_module(f"cluster.cli.{runner}").command, verb)
             return made
         module = _MODULES.get(name, name)
         found: click.Command = importlib.import_module(f"cluster.cli.{module}").command
