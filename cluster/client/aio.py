@@ -206,6 +206,7 @@ class Client:
         self._clock = clock
         self._pid = os.getpid()
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._polls: dict[str, set[asyncio.Task[Any]]] = {}
         self._behind: set[asyncio.Task[Any]] = set()
         self._http: aiohttp.ClientSession | None = None
 
@@ -575,10 +576,16 @@ class Client:
                 step = call.resumed(self._clock())
                 continue
             try:
-                status, headers, body = await self._exchange(step)
+                if request.wait_ms > 0:
+                    status, headers, body = await self._poll(step)
+                else:
+                    status, headers, body = await self._exchange(step)
             except (TimeoutError, aiohttp.ClientError, OSError) as error:
                 why = str(error) or f"no answer within {step.timeout_ms} ms"
-                step = call.broke(_breakage(error), why, self._clock())
+                how = _breakage(error)
+                if how != "lost":
+                    self._silent(step.endpoint)
+                step = call.broke(how, why, self._clock())
                 continue
             step = call.answered(status, headers, body, self._clock())
 
@@ -628,6 +635,29 @@ class Client:
             allow_redirects=False,
         ) as response:
             return response.status, response.headers, await response.read()
+
+    async def _poll(self, step: Send) -> tuple[int, Mapping[str, str], bytes]:
+        """An exchange that may be long in coming: it is broken off once its node is silent to
+        others, as what is waited for may long be there at the next one.
+        """
+        task = asyncio.current_task()
+        before = 0 if task is None else task.cancelling()
+        polling = asyncio.get_running_loop().create_task(self._exchange(step))
+        self._polls.setdefault(step.endpoint, set()).add(polling)
+        try:
+            return await polling
+        except asyncio.CancelledError:
+            is_ours = task is not None and task.cancelling() > before
+            if is_ours or polling in self._polls.get(step.endpoint, ()):
+                raise
+            raise ConnectionError("the node answers nobody") from None
+        finally:
+            self._polls.get(step.endpoint, set()).discard(polling)
+
+    def _silent(self, endpoint: str) -> None:
+        """A node did not answer in time: whoever waits at it does better at the next one."""
+        for polling in self._polls.pop(endpoint, ()):
+            polling.cancel()
 
     def _connections(self) -> aiohttp.ClientSession:
         """Kept ones, and new ones."""
