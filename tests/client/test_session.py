@@ -1,0 +1,364 @@
+"""Sessions and what is held under them, when things go wrong: the asyncio shell."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import web
+
+from cluster.client.aio import Client, now_ms
+from cluster.client.core import Policy
+from cluster.client.refusals import LockHeld
+from cluster.client.session import Session
+from cluster.errors import Indefinite, LockLost
+from tests.client.place import running_place
+from tests.client.small_server import Gate, SmallServer
+
+HURRIED = Policy(attempt_ms=2_000, connect_ms=500, pause_first_ms=1, pause_most_ms=5)
+
+pytestmark = pytest.mark.both_loops
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[SmallServer]:
+    """A server that does what it is told."""
+    async with SmallServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def client(server: SmallServer) -> AsyncIterator[Client]:
+    """A client of it; nothing of it may be left behind."""
+    before = asyncio.all_tasks()
+    async with Client(server.endpoint, policy=HURRIED) as client:
+        yield client
+    server.gate = None
+    left = {task for task in asyncio.all_tasks() - before if "handle" not in repr(task)}
+    own = {task for task in left if "cluster.client" in repr(task) or "client/" in repr(task)}
+    assert own == set()
+
+
+def hangs(*endings: str) -> Gate:
+    """A gate that lets requests to these wait until the server ends."""
+
+    async def gate(path: str) -> web.Response | None:
+        if path.endswith(endings):
+            await asyncio.sleep(3_600)
+        return None
+
+    return gate
+
+
+async def test_no_code_runs_under_a_lost_lock(server: SmallServer, client: Client) -> None:
+    """The cluster is silent: the last use of the token, and the last step of the body, come before
+    the moment from which the cluster may grant the lock to another.
+    """
+    told: list[str] = []
+    used_ms = stepped_ms = 0
+    session = client.session(ttl="1s", on_state=told.append)
+    lock = session.lock("orders")
+
+    async def work() -> None:
+        nonlocal used_ms, stepped_ms
+        async with session, lock:
+            server.gate = hangs("keepalive")
+            while True:
+                if lock.token:
+                    used_ms = now_ms()
+                await asyncio.sleep(0)
+                stepped_ms = now_ms()
+
+    with pytest.raises(LockLost):
+        await work()
+    ended_ms = now_ms()
+    lease = session.keeper.lease
+    assert told == ["grace", "lost"]
+    assert used_ms <= lease.kill_at_ms < lease.ends_ms
+    print(
+        f"bound: last use {lease.ends_ms - used_ms} ms, last step {lease.ends_ms - stepped_ms} ms, "
+        f"raised {lease.ends_ms - ended_ms} ms before the cluster may grant it to another"
+    )
+    assert server.count("DELETE", session.id) == 1
+    server.gate = None
+
+
+async def test_a_body_that_blocks_the_loop_learns_it_at_the_next_use(
+    server: SmallServer, client: Client
+) -> None:
+    """No timer could run: the clock is asked all the same."""
+    session = client.session(ttl="1s")
+    clock_ms = 0
+
+    def clock() -> int:
+        return now_ms() + clock_ms
+
+    client._clock = clock
+    lock = session.lock("orders")
+
+    async def work() -> None:
+        nonlocal clock_ms
+        async with session, lock:
+            assert lock.token
+            clock_ms = 900
+            assert lock.state == "lost"
+            _ = lock.token
+
+    with pytest.raises(LockLost, match="orders"):
+        await work()
+
+
+async def test_a_released_lock_leaves_the_body_alone(server: SmallServer, client: Client) -> None:
+    """What is lost after that was not held."""
+    session = client.session(ttl="1s", owner="process")
+    await session.open()
+    async with session.lock("orders") as lock:
+        await lock.release()
+        server.expire(session.id)
+        while session.state != "lost":
+            await asyncio.sleep(0.01)
+    assert lock.state == "free"
+
+
+async def test_a_release_that_comes_too_late_says_so(server: SmallServer, client: Client) -> None:
+    """Somebody gave it back for us: what was done was not under the lock."""
+    session = await client.session(owner="process").open()
+
+    async def work() -> None:
+        async with session.lock("orders"):
+            server.pass_on(server.locks["orders"])
+
+    with pytest.raises(LockLost, match="was lost"):
+        await work()
+
+
+async def test_a_release_that_reaches_nobody_goes_on_behind_us(
+    server: SmallServer, client: Client
+) -> None:
+    """Otherwise the lock would be held as long as the session lives."""
+    session = await client.session(owner="process").open()
+    lock = session.lock("orders")
+    await lock.acquire()
+    failing = 3
+
+    async def gate(path: str) -> web.Response | None:
+        nonlocal failing
+        if path.endswith("release") and failing:
+            failing -= 1
+            return web.Response(status=502)
+        return None
+
+    server.gate = gate
+    await lock.release()
+    while server.locks["orders"].holder is not None:
+        await asyncio.sleep(0.01)
+    await session.close()
+
+
+async def test_a_wait_that_is_cancelled_gives_back_what_it_was_granted(
+    server: SmallServer, client: Client
+) -> None:
+    """The grant was on its way as we were cancelled; nobody would ever have released it."""
+    session = await client.session(owner="process").open()
+    granted = asyncio.Event()
+
+    async def gate(path: str) -> web.Response | None:
+        if path.endswith("acquire") and not granted.is_set():
+            server.hold("orders", session.id)
+            granted.set()
+            await asyncio.sleep(3_600)
+        return None
+
+    server.gate = gate
+    acquiring = asyncio.create_task(session.lock("orders", wait="1m").acquire())
+    await granted.wait()
+    acquiring.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await acquiring
+    while server.locks["orders"].holder is not None:
+        await asyncio.sleep(0.01)
+    # And the turn among our own tasks is free again.
+    async with session.lock("orders", wait="1m"):
+        pass
+
+
+async def test_an_acquire_whose_end_is_unknown_gives_back_what_it_was_granted(
+    server: SmallServer, client: Client
+) -> None:
+    """As one that was cancelled."""
+    session = await client.session(owner="process").open()
+    is_broken = True
+
+    async def gate(path: str) -> web.Response | None:
+        if path.endswith("acquire") and is_broken:
+            server.hold("orders", session.id)
+            return web.Response(status=500)
+        return None
+
+    server.gate = gate
+    with pytest.raises(Indefinite):
+        await session.lock("orders").acquire()
+    is_broken = False
+    while server.locks["orders"].holder is not None:
+        await asyncio.sleep(0.01)
+
+
+async def test_a_session_lost_while_waiting_ends_the_wait(
+    server: SmallServer, client: Client
+) -> None:
+    """By the loss, not by the time the wait may take."""
+    server.hold("orders")
+    session = await client.session(ttl="1s", owner="process").open()
+    acquiring = asyncio.create_task(session.lock("orders", wait="1h").acquire())
+    await server.until_seen("POST", "acquire")
+    server.expire(session.id)
+    with pytest.raises(LockLost, match="session"):
+        await acquiring
+    with pytest.raises(LockLost):
+        await session.lock("other").acquire()
+
+
+async def test_tasks_of_one_session_take_turns(server: SmallServer, client: Client) -> None:
+    """The cluster would give the lock to both, as they are one to it."""
+    inside = 0
+
+    async def work() -> None:
+        nonlocal inside
+        async with session.lock("orders", wait="1m") as lock:
+            inside += 1
+            assert inside == 1
+            await lock.check()
+            inside -= 1
+
+    async with client.session() as session:
+        await asyncio.gather(*(work() for _ in range(4)))
+        async with session.lock("orders"):
+            other = asyncio.create_task(session.lock("orders", wait=0).acquire())
+            with pytest.raises(LockHeld, match="another task of session"):
+                await other
+            with pytest.raises(RuntimeError, match="wait for itself"):
+                await session.lock("orders").acquire()
+    assert server.count("POST", "acquire") == 5
+
+
+async def test_a_session_whose_owner_ended_is_not_renewed(
+    server: SmallServer, client: Client
+) -> None:
+    """However long others hold on to it."""
+
+    async def open_and_leave() -> Session:
+        return await client.session(ttl="1s").open()
+
+    session = await asyncio.create_task(open_and_leave())
+    assert session.state == "lost"
+    with pytest.raises(LockLost, match="the task that owned it has ended"):
+        await session.lock("orders").acquire()
+    assert server.count("POST", "keepalive") == 0
+
+
+async def test_a_session_that_nobody_refers_to_is_not_renewed(
+    server: SmallServer, client: Client
+) -> None:
+    """Its TTL ends it."""
+    session = await client.session(ttl="1s", owner="process").open()
+    lock = session.lock("orders", on_state=lambda standing: None)
+    await lock.acquire()
+    keeper = session.keeper
+    assert keeper.standing == "held"
+    del session, lock
+    gc.collect()
+    assert keeper.standing == "lost"
+    while not client._sessions and keeper.lease.lost is None:
+        await asyncio.sleep(0.01)
+    assert server.count("DELETE", "") == 0
+
+
+async def test_a_fork_has_nothing_of_its_parent(server: SmallServer, client: Client) -> None:
+    """The child's use raises; the parent's goes on."""
+    async with client.session() as session, session.lock("orders") as lock:
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            with contextlib.suppress(BaseException):
+                try:
+                    _ = lock.token
+                except LockLost as error:
+                    os.write(writing, str(error).encode())
+            os._exit(0)
+        os.waitpid(pid, 0)
+        os.close(writing)
+        assert b"fork" in os.read(reading, 1_000)
+        os.close(reading)
+        assert lock.token
+
+
+async def test_closing_the_client_closes_its_sessions(server: SmallServer) -> None:
+    """Also those that nobody closed; a second time does nothing."""
+    async with Client(server.endpoint) as client:
+        session = await client.session(owner="process").open()
+        lock = session.lock("orders")
+        await lock.acquire()
+    await client.close()
+    assert server.sessions == {}
+    assert server.locks["orders"].holder is None
+    with pytest.raises(LockLost):
+        _ = lock.token
+
+
+async def test_a_cancelled_body_gives_everything_back(server: SmallServer, client: Client) -> None:
+    """And stays cancelled."""
+    inside = asyncio.Event()
+
+    async def work() -> None:
+        async with client.session() as session, session.lock("orders"):
+            inside.set()
+            await asyncio.sleep(3_600)
+
+    working = asyncio.create_task(work())
+    await inside.wait()
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    assert server.sessions == {}
+
+
+async def test_who_waits_at_a_silent_node_asks_the_next_one(server: SmallServer) -> None:
+    """The keepalive finds out; the wait, which may be long, does not have to."""
+    async with SmallServer() as silent:
+        client = Client([silent.endpoint, server.endpoint], policy=HURRIED)
+        session = await client.session(ttl="1s", owner="process").open()
+        server.sessions |= silent.sessions
+        silent.hold("orders")
+        lock = session.lock("orders", wait="1h")
+        acquiring = asyncio.create_task(lock.acquire())
+        await silent.until_seen("POST", "acquire")
+        silent.gate = hangs("keepalive", "acquire")
+        # Granted by the node that answers; an hour has not passed.
+        await acquiring
+        assert server.locks["orders"].holder is not None
+        await client.close()
+
+
+async def test_lengths_of_time_are_checked_where_they_are_given(client: Client) -> None:
+    """Not where they are used."""
+    with pytest.raises(ValueError, match="ttl"):
+        client.session(ttl="soon")
+    with pytest.raises(ValueError, match="wait"):
+        client.session().lock("orders", wait=-1)
+
+
+async def test_a_session_that_is_not_open_says_so() -> None:
+    """With the cure."""
+    async with running_place() as place, Client(place.endpoint) as client:
+        session = client.session()
+        assert session.state == "free"
+        with pytest.raises(RuntimeError, match="async with"):
+            await session.lock("orders").acquire()
+        await session.close()
+        await session.open()
+        with pytest.raises(RuntimeError, match="make another"):
+            await session.open()
