@@ -167,7 +167,7 @@ class BodyReader:
     def _explain(self, error: msgspec.ValidationError) -> Problem:
         """Say it with the name of the field first, and with the cure."""
         text = str(error)
-        known = ", ".join(self._kind.__struct_fields__) or "none"
+        known = ", ".join(self._kind.__struct_encode_fields__) or "none"
         for pattern, detail in (
             (_UNKNOWN, f"is no field of this body; its fields: {known}"),
             (_MISSING, "is missing, and required"),

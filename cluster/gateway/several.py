@@ -86,7 +86,7 @@ class _Calls:
                 PathReader(route.path),
                 tuple(part[1:-1] for part in segments if part.startswith("{")),
                 BodyReader(route.body),
-                frozenset(route.body.__struct_fields__),
+                frozenset(route.body.__struct_encode_fields__),
                 QueryReader(route.query),
                 frozenset(query.name for query in route.query),
             )

@@ -43,6 +43,20 @@ async def test_each_command_gets_the_answer_it_would_get_alone(
     assert results[4]["body"] is None
 
 
+async def test_a_field_is_known_by_its_name_on_the_wire(api: Api) -> None:
+    """`for`, which is no name in Python, is one in a batch too; and in what is said of others."""
+    commands = [
+        {"call": "POST /v1/tubes/mail/jobs", "body": "x"},
+        {"call": "PUT /v1/tubes/mail/pause", "for": "10s"},
+    ]
+    got = await api.post("/v1/batch", {"commands": commands})
+    assert [result["status"] for result in got.body["answers"]] == [201, 200], got.body
+    assert (await api.get("/v1/tubes/mail")).body["paused"]
+    got = await api.call("PUT", "/v1/tubes/mail/pause", {"duration": "10s"})
+    assert (got.status, got.body["field"]) == (400, "duration")
+    assert "its fields: for" in got.body["detail"]
+
+
 async def test_an_atomic_batch_does_all_or_nothing(anywhere: Api) -> None:
     """The first refusal says which command, and what it would have been told."""
     ann, bob = await anywhere.open(), await anywhere.open()
