@@ -56,8 +56,8 @@ class SyncClient:
         timeout_ms: int = 10_000,
         clock: Callable[[], int] = now_ms,
     ):
-        self._portal = Portal()
         self._inner = Client(endpoints, policy=policy, timeout_ms=timeout_ms, clock=clock)
+        self._portal = Portal(self._inner.close)
 
     def __enter__(self) -> Self:
         return self
@@ -72,9 +72,7 @@ class SyncClient:
 
     def close(self) -> None:
         """Close the sessions that `session` made, the connections and the background thread."""
-        if not self._portal.is_closed:
-            self._portal.run(self._inner.close())
-            self._portal.close()
+        self._portal.close()
 
     def session(
         self,

@@ -13,9 +13,11 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from concurrent.futures import CancelledError
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
+
+AtEnd: TypeAlias = Callable[[], Coroutine[Any, Any, object]]
 
 # Loops of the process we are a fork of: closing them would touch what we share with it.
 _PARENTS: list[object] = []
@@ -24,9 +26,10 @@ _PARENTS: list[object] = []
 class _Running:
     """A loop that runs, and its thread."""
 
-    __slots__ = ("loop", "pid", "thread")
+    __slots__ = ("_at_end", "loop", "pid", "thread")
 
-    def __init__(self) -> None:
+    def __init__(self, at_end: AtEnd | None) -> None:
+        self._at_end = at_end
         self.pid = os.getpid()
         self.loop = asyncio.new_event_loop()
         # A daemon: a program that forgets to close still ends.
@@ -37,6 +40,9 @@ class _Running:
         asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_forever()
+            if self._at_end is not None:
+                with contextlib.suppress(Exception):
+                    self.loop.run_until_complete(self._at_end())
         finally:
             left = asyncio.all_tasks(self.loop)
             for task in left:
@@ -58,9 +64,14 @@ class _Running:
 
 
 class Portal:
-    """The way into the loop, for any number of threads."""
+    """The way into the loop, for any number of threads.
 
-    def __init__(self) -> None:
+    Args:
+        at_end: what is run last; it must not refer to the portal.
+    """
+
+    def __init__(self, at_end: AtEnd | None = None) -> None:
+        self._at_end = at_end
         self._running: _Running | None = None
         self._end: weakref.finalize[Any, Any] | None = None
         self._lock = threading.Lock()
@@ -142,8 +153,8 @@ class Portal:
             if self._is_closed:
                 raise RuntimeError("the client is closed")
             if self._running is None:
-                self._running = _Running()
-                self._end = weakref.finalize(self, self._running.stop, 1.0)
+                self._running = _Running(self._at_end)
+                self._end = weakref.finalize(self, self._running.stop, 0.0)
                 # At the end of the program daemons end by themselves.
                 self._end.atexit = False
             running = self._running

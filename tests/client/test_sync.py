@@ -1,0 +1,245 @@
+"""What is of the sync shell alone: threads, forks, the background loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import pytest
+
+from cluster.client.sync import SyncClient, SyncSession
+from cluster.client.sync.portal import Portal
+from cluster.errors import LockLost
+from tests.client.place import Place, running_place
+
+T = TypeVar("T")
+
+
+@pytest.fixture
+async def place() -> AsyncIterator[Place]:
+    """A cluster of one."""
+    async with running_place() as place:
+        yield place
+
+
+async def in_thread(call: Callable[..., T], *args: object) -> T:
+    """Run it beside the server's loop, in a thread of its own that ends with it."""
+    with ThreadPoolExecutor(1) as pool:
+        return await asyncio.get_running_loop().run_in_executor(pool, call, *args)
+
+
+def client_threads() -> int:
+    """Background threads of clients."""
+    return sum(thread.name == "coterie client" for thread in threading.enumerate())
+
+
+async def test_many_threads_use_one_client(place: Place) -> None:
+    """Each increment is under the lock; none is lost."""
+    count = 0
+
+    def work(client: SyncClient) -> None:
+        nonlocal count
+        with client.session() as session:
+            for _ in range(3):
+                with session.lock("count", wait="1m"):
+                    seen = count
+                    session.explain()
+                    count = seen + 1
+
+    with SyncClient(place.endpoint) as client:
+        await asyncio.gather(*(in_thread(work, client) for _ in range(4)))
+    assert count == 12
+    assert client_threads() == 0
+
+
+async def test_threads_of_one_session_take_turns(place: Place) -> None:
+    """To the cluster they are one."""
+    inside = 0
+
+    def work(session: SyncSession) -> None:
+        nonlocal inside
+        with session.lock("orders", wait="1m") as lock:
+            inside += 1
+            assert inside == 1
+            lock.check()
+            inside -= 1
+
+    def run() -> None:
+        with SyncClient(place.endpoint) as client, client.session() as session:
+            threads = [threading.Thread(target=work, args=(session,)) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+    await in_thread(run)
+
+
+async def test_a_session_is_lost_with_its_thread(place: Place) -> None:
+    """Nobody renews for a thread that ended, although the client lives."""
+    told = threading.Event()
+
+    def open_and_leave(client: SyncClient) -> SyncSession:
+        return client.session(ttl="1s", on_state=lambda standing: told.set()).open()
+
+    with SyncClient(place.endpoint) as client:
+        session = await in_thread(open_and_leave, client)
+        assert session.state == "lost"
+        assert await in_thread(told.wait, 30)
+        with pytest.raises(LockLost, match="the thread that owned it has ended"):
+            _ = session.token
+
+
+async def test_a_forked_child_starts_afresh(place: Place) -> None:
+    """What the parent holds is lost to it, and stays the parent's; the client works in both."""
+
+    def run() -> None:
+        reading, writing = os.pipe()
+        with (
+            SyncClient(place.endpoint) as client,
+            client.session() as session,
+            session.lock("orders") as lock,
+        ):
+            pid = os.fork()
+            if pid == 0:
+                with contextlib.suppress(BaseException):
+                    os.write(writing, in_child(client, session).encode())
+                os._exit(0)
+            os.waitpid(pid, 0)
+            os.close(writing)
+            assert os.read(reading, 1_000).decode() == "lost; own"
+            os.close(reading)
+            assert lock.check()
+
+    def in_child(client: SyncClient, session: SyncSession) -> str:
+        said = session.state
+        session.close()
+        with client.session() as own, own.lock("of the child") as lock:
+            said += "; own" if lock.token else ""
+        client.close()
+        return said
+
+    await in_thread(run)
+
+
+async def test_a_client_that_nobody_closed_ends_its_thread(place: Place) -> None:
+    """Once nobody refers to it; nobody renews its sessions."""
+
+    def run() -> None:
+        client = SyncClient(place.endpoint)
+        client.session().open()
+        assert client_threads() == 1
+        del client
+        gc.collect()
+
+    await in_thread(run)
+    while client_threads():
+        await asyncio.sleep(0.01)
+
+
+async def test_a_closed_client_says_so(place: Place) -> None:
+    """And leaves no coroutine behind that was never awaited."""
+    client = SyncClient(place.endpoint)
+    await in_thread(client.cluster)
+    await in_thread(client.close)
+    await in_thread(client.close)
+    with pytest.raises(RuntimeError, match="closed"):
+        client.cluster()
+
+
+async def test_a_callback_cannot_wait_for_its_own_thread(place: Place) -> None:
+    """It would wait for ever; it is told instead."""
+    raised: list[str] = []
+
+    def run() -> None:
+        told = threading.Event()
+
+        def on_state(standing: str) -> None:
+            try:
+                client.cluster()
+            except RuntimeError as error:
+                raised.append(str(error))
+            told.set()
+
+        with SyncClient(place.endpoint) as client:
+            session = client.session(ttl="1s", on_state=on_state).open()
+            with SyncClient(place.endpoint) as other:
+                other._run(other._inner.close_session(session.id))
+            told.wait(30)
+
+    await in_thread(run)
+    assert "it would wait for itself" in raised[0]
+
+
+def test_an_interrupt_cancels_what_is_run() -> None:
+    """A real signal, in the main thread."""
+    portal = Portal()
+    began, ended = threading.Event(), threading.Event()
+
+    async def run() -> None:
+        began.set()
+        try:
+            await asyncio.sleep(3_600)
+        finally:
+            ended.set()
+
+    def interrupt() -> None:
+        main = threading.main_thread().ident
+        assert main is not None
+        began.wait()
+        # Once it waits; before that, an interrupt is of nothing that is run.
+        while sys._current_frames()[main].f_code.co_name != "wait":
+            pass
+        signal.pthread_kill(main, signal.SIGINT)
+
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
+    with pytest.raises(KeyboardInterrupt):
+        portal.run(run())
+    assert ended.wait(30)
+    interrupting.join()
+    portal.close()
+
+
+async def test_a_handler_must_be_no_coroutine_function(place: Place) -> None:
+    """It would be made and never awaited."""
+
+    async def handle(job: object) -> None:
+        """What belongs to the other client."""
+
+    with SyncClient(place.endpoint) as client:
+        with pytest.raises(TypeError, match="asyncio Client"):
+            client.worker("t", handle=handle)
+        with pytest.raises(TypeError, match="asyncio Client"):
+            client.runner("p").task(handle)
+
+
+async def test_a_leader_in_a_thread_leads_until_stopped(place: Place) -> None:
+    """Elected, deposed, and through before the next stand."""
+    told: list[str] = []
+
+    def run() -> None:
+        with SyncClient(place.endpoint) as client:
+            election = client.election(
+                "group",
+                on_elected=lambda token: told.append("elected"),
+                on_deposed=lambda token: told.append("deposed"),
+            )
+
+            def lead(leading: object) -> None:
+                leader = election.leader()
+                assert leader is not None
+                told.append("leads")
+
+            election.run(lead)
+
+    await in_thread(run)
+    assert told == ["elected", "leads", "deposed"]
