@@ -115,11 +115,12 @@ class Task:
 
     Attributes:
         id: of the task.
+        session: under which it is ours.
         slot_ms: what it is due for, in ms since 1970; None for one without a schedule.
     """
 
     def __init__(self, session: Session, pool: str, body: dict[str, Any]):
-        self._session = session
+        self.session = session
         self._token: int = body["token"]
         self._is_taken_back = False
         self.pool = pool
@@ -138,7 +139,7 @@ class Task:
         if self._is_taken_back:
             detail = f'task "{self.id}" (token {self._token}) was given to another worker'
             raise LockLost(detail, kind="task", name=self.id, token=self._token)
-        self._session.keeper.demand()
+        self.session.keeper.demand()
 
     @property
     def run(self) -> tuple[str, int]:
@@ -320,7 +321,7 @@ class Runner:
             await asyncio.shield(thread)
         except asyncio.CancelledError:
             # A thread cannot be cancelled; while it is ours, nobody else is to have the task.
-            if task._session.state in {"held", "grace"}:
+            if task.session.state in {"held", "grace"}:
                 await asyncio.wait({thread})
             raise
 
@@ -337,9 +338,9 @@ class Runner:
 
     async def _hand_in(self, task: Task, verb: str) -> None:
         id_, token = task.run
-        body = {"session": task._session.id, "tasks": [{"id": id_, "token": token}]}
+        body = {"session": task.session.id, "tasks": [{"id": id_, "token": token}]}
         request = Request("POST", path_of("pools", self._pool, verb), body, key=new_key())
-        limit_ms = max(1_000, task._session.left_ms)
+        limit_ms = max(1_000, task.session.left_ms)
         refused = (await self._client.call(request, timeout_ms=limit_ms)).body["refused"]
         if refused:
             detail = f'task "{id_}" (token {token}) was not ours any more: {refused[0]}'

@@ -1,0 +1,375 @@
+"""Workers, runners and elections when things go wrong: the asyncio shell."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from cluster.client.aio import Client
+from cluster.client.elections import Candidacy
+from cluster.client.jobs import Job
+from cluster.client.refusals import BadRequest
+from cluster.client.tasks import Task
+from cluster.errors import LockLost
+from tests.client.place import Place, running_place
+
+
+@pytest.fixture
+async def place() -> AsyncIterator[Place]:
+    """A cluster of one."""
+    async with running_place() as place:
+        yield place
+
+
+@pytest.fixture
+async def client(place: Place) -> AsyncIterator[Client]:
+    """A client of it."""
+    async with Client(place.endpoint) as client:
+        yield client
+
+
+async def until(what: Callable[[], Awaitable[bool]]) -> None:
+    """Return once it is so; the test's time limit is the deadline."""
+    while not await what():
+        await asyncio.sleep(0.01)
+
+
+class TestWorker:
+    """Jobs."""
+
+    async def test_cancelled_it_gives_back_what_it_had_begun(self, client: Client) -> None:
+        """At once, not when its time is over."""
+        tube = client.tube("t")
+        await tube.put("x", ttr="1h")
+        begun = asyncio.Event()
+
+        async def handle(job: Job) -> None:
+            begun.set()
+            await asyncio.sleep(3_600)
+
+        working = asyncio.create_task(client.worker("t", handle=handle).run())
+        await begun.wait()
+        working.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+        [job] = await tube.reserve(wait="10s")
+        assert job.attempt == 2
+
+    async def test_stopped_it_ends_what_it_had_begun(self, client: Client) -> None:
+        """And takes nothing more."""
+        tube = client.tube("t")
+        for body in ("1", "2", "3"):
+            await tube.put(body)
+        done: list[str | bytes] = []
+
+        async def handle(job: Job) -> None:
+            worker.stop()
+            await asyncio.sleep(0)
+            done.append(job.body)
+
+        worker = client.worker("t", handle=handle)
+        await worker.run()
+        assert done == ["1"]
+        assert (await tube.show())["ready"] == 2
+
+    async def test_stopped_while_it_waits_it_leaves_no_reservation(self, client: Client) -> None:
+        """A job that comes just then is there for others."""
+        worker = client.worker("t", handle=lambda job: None)
+        working = asyncio.create_task(worker.run())
+
+        tubes = client.tube("t")
+        await tubes.put("warm up")
+        await until(lambda: self._is_empty(client))
+        worker.stop()
+        await working
+        await tubes.put("x")
+        [job] = await tubes.reserve(wait="10s")
+        assert job.body == "x"
+
+    async def _is_empty(self, client: Client) -> bool:
+        figures = await client.tube("t").show()
+        return figures["ready"] + figures["reserved"] == 0
+
+    async def test_a_thread_is_waited_for(self, client: Client) -> None:
+        """It cannot be cancelled: its job is nobody else's before it is through."""
+        tube = client.tube("t")
+        await tube.put("x", ttr="1h")
+        begun, may_end = threading.Event(), threading.Event()
+
+        def handle(job: Job) -> None:
+            begun.set()
+            may_end.wait(30)
+
+        working = asyncio.create_task(client.worker("t", handle=handle).run())
+        await asyncio.to_thread(begun.wait, 30)
+        working.cancel()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not working.done()
+        assert (await tube.show())["reserved"] == 1
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+        # It was through, and so it is done.
+        assert await tube.reserve() == []
+
+    async def test_a_handler_whose_reservation_ran_out_is_cancelled(
+        self, client: Client, place: Place
+    ) -> None:
+        """Somebody else has the job; whoever wants to know is told."""
+        tube = client.tube("t")
+        await tube.put("x", ttr="1s")
+        lost: list[int] = []
+        begun = asyncio.Event()
+
+        async def handle(job: Job) -> None:
+            if job.attempt > 1:
+                worker.stop()
+                return
+            begun.set()
+            await asyncio.sleep(3_600)
+
+        worker = client.worker("t", handle=handle, on_lost=lambda job: lost.append(job.id))
+        working = asyncio.create_task(worker.run())
+        await begun.wait()
+        place.node.advance(60_000)
+        await working
+        assert len(lost) == 1
+
+    async def test_a_handler_may_end_its_job_itself(self, client: Client) -> None:
+        """What it decides counts."""
+        tube = client.tube("t")
+        await tube.put("x")
+
+        async def handle(job: Job) -> None:
+            await job.bury()
+            worker.stop()
+
+        worker = client.worker("t", handle=handle)
+        await worker.run()
+        assert (await tube.show())["buried"] == 1
+
+    async def test_what_makes_no_sense_ends_it(self, client: Client) -> None:
+        """It would be refused for ever."""
+        with pytest.raises(BadRequest):
+            await client.worker("", handle=lambda job: None).run()
+        with pytest.raises(ValueError, match="tube"):
+            client.worker(handle=lambda job: None)
+
+
+class TestRunner:
+    """Tasks."""
+
+    async def test_stop_hands_the_rest_back_before_the_session_ends(self, client: Client) -> None:
+        """Another runner has it at once."""
+        pool = client.pool("p")
+        await pool.put(["a", "b"])
+        begun, may_end = asyncio.Event(), asyncio.Event()
+        runner = client.runner("p", concurrency=1)
+        done: list[str] = []
+
+        @runner.task
+        async def do(task: Task) -> None:
+            begun.set()
+            await may_end.wait()
+            done.append(task.id)
+
+        running = asyncio.create_task(runner.run())
+        await begun.wait()
+        runner.stop()
+        runner.stop()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not running.done()
+        may_end.set()
+        await running
+        assert len(done) == 1
+        shown = await pool.show()
+        assert (shown["task_count"], shown["free_count"], shown["sessions"]) == (1, 1, [])
+
+    async def test_a_lost_session_cancels_and_is_followed_by_a_new_one(
+        self, client: Client, place: Place
+    ) -> None:
+        """What was being done is not ours any more; nothing of it is finished by us."""
+        pool = client.pool("p")
+        await pool.put(["a"])
+        runner = client.runner("p", ttl="1s", on_error=lambda task, error: said.append(error))
+        said: list[Exception] = []
+        tokens: list[int] = []
+        begun, cancelled = asyncio.Event(), asyncio.Event()
+
+        @runner.task
+        async def do(task: Task) -> None:
+            tokens.append(task.token)
+            if len(tokens) == 1:
+                begun.set()
+                try:
+                    await asyncio.sleep(3_600)
+                finally:
+                    with pytest.raises(LockLost):
+                        task.demand()
+                    cancelled.set()
+            runner.stop()
+
+        running = asyncio.create_task(runner.run())
+        await begun.wait()
+        [session] = (await pool.show())["sessions"]
+        await client.close_session(session["session"])
+        await cancelled.wait()
+        await running
+        assert len(tokens) == 2
+        assert tokens[1] > tokens[0]
+        assert [type(error) for error in said] == [LockLost]
+        assert (await pool.show())["task_count"] == 0
+
+    async def test_a_task_that_completes_nothing_does_not_spin(self, client: Client) -> None:
+        """It rests, longer each time."""
+        pool = client.pool("p")
+        await pool.put(["a"])
+        runner = client.runner("p", retry="20ms", tick="5ms")
+        began: list[int] = []
+
+        @runner.task
+        async def do(task: Task) -> None:
+            began.append(client.clock())
+            if len(began) == 4:
+                runner.stop()
+            raise ValueError("never")
+
+        await runner.run()
+        rests = [later - earlier for earlier, later in itertools.pairwise(began)]
+        assert all(rest >= least for rest, least in zip(rests, (20, 40, 80), strict=True))
+        assert (await pool.show())["task_count"] == 1
+
+    async def test_a_pool_that_is_not_there_yet_is_waited_for(self, client: Client) -> None:
+        """Runners may start before anybody has put tasks."""
+        runner = client.runner("p", tick="10ms")
+        done: list[str] = []
+
+        @runner.task
+        async def do(task: Task) -> None:
+            done.append(task.id)
+            runner.stop()
+
+        running = asyncio.create_task(runner.run())
+        await asyncio.sleep(0)
+        await client.pool("p").put(["a"])
+        await running
+        assert done == ["a"]
+
+    async def test_what_is_given_back_is_cancelled(self, client: Client) -> None:
+        """A second worker comes, and the pool gives back what is over the share."""
+        pool = client.pool("p")
+        await pool.put(["a", "b"], give_back=True)
+        runner = client.runner("p", concurrency=2, tick="10ms")
+        began: set[str] = set()
+        cancelled: list[str] = []
+
+        @runner.task
+        async def do(task: Task) -> None:
+            began.add(task.id)
+            try:
+                await asyncio.sleep(3_600)
+            except asyncio.CancelledError:
+                with pytest.raises(LockLost, match="another worker"):
+                    _ = task.token
+                cancelled.append(task.id)
+                raise
+
+        running = asyncio.create_task(runner.run())
+
+        async def both() -> bool:
+            return len(began) == 2
+
+        await until(both)
+        second = client.runner("p", tick="10ms")
+        taken: list[str] = []
+
+        @second.task
+        async def take(task: Task) -> None:
+            taken.append(task.id)
+            second.stop()
+
+        await second.run()
+        assert cancelled == taken
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    async def test_a_runner_without_anything_to_do_says_so(self, client: Client) -> None:
+        """Before it joins."""
+        with pytest.raises(RuntimeError, match=r"@runner\.task"):
+            await client.runner("p").run()
+
+
+class TestElection:
+    """One leader at a time."""
+
+    async def test_a_deposed_leader_is_cancelled_and_stands_again(self, client: Client) -> None:
+        """It is told of both."""
+        told: list[str] = []
+        election = client.election(
+            "g",
+            ttl="1s",
+            on_elected=lambda token: told.append("elected"),
+            on_deposed=lambda token: told.append("deposed"),
+        )
+        elected = asyncio.Queue[int]()
+
+        async def lead(leadership: Candidacy) -> None:
+            elected.put_nowait(leadership.token)
+            await asyncio.sleep(3_600)
+
+        running = asyncio.create_task(election.run(lead))
+        first = await elected.get()
+        leader = await election.leader()
+        assert leader is not None
+        await client.close_session(leader.session)
+        assert await elected.get() > first
+        election.stop()
+        await running
+        assert told == ["elected", "deposed"] * 2
+        assert await election.leader() is None
+
+    async def test_the_next_candidate_follows(self, client: Client) -> None:
+        """When the leader returns by itself it resigns for good."""
+        order: list[str] = []
+
+        async def lead(name: str) -> None:
+            async def leading(leadership: Candidacy) -> None:
+                assert leadership.state == "held"
+                order.append(name)
+
+            await client.election("g").run(leading)
+
+        await asyncio.gather(lead("one"), lead("two"))
+        assert sorted(order) == ["one", "two"]
+
+    async def test_what_a_leader_raises_is_raised(self, client: Client) -> None:
+        """It is its own mistake, and no reason to lead again."""
+
+        async def lead(leadership: Candidacy) -> None:
+            raise ValueError("a bug")
+
+        with pytest.raises(ValueError, match="a bug"):
+            await client.election("g").run(lead)
+        assert await client.election("g").leader() is None
+
+    async def test_cancelled_it_resigns(self, client: Client) -> None:
+        """The group is free at once."""
+        leads = asyncio.Event()
+
+        async def lead(leadership: Candidacy) -> None:
+            leads.set()
+            await asyncio.sleep(3_600)
+
+        running = asyncio.create_task(client.election("g").run(lead))
+        await leads.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert await client.election("g").leader() is None
