@@ -74,7 +74,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 
 # Kept unused, as collecting them would say that they were not closed.
-_PARENTS: list[aiohttp.ClientSession | None] = []
+_PARENTS: list[object] = []
 
 
 class OpenedSession(msgspec.Struct, frozen=True):
@@ -226,6 +226,7 @@ class Client:
 
         Sessions made by `open_session` stay: close them by `close_session`.
         """
+        self._forget_parent()
         await asyncio.gather(*(session.close() for session in list(self._sessions)))
         while self._behind:
             await asyncio.gather(*self._behind, return_exceptions=True)
@@ -659,12 +660,18 @@ class Client:
         for polling in self._polls.pop(endpoint, ()):
             polling.cancel()
 
+    def _forget_parent(self) -> None:
+        """In a fork, begin anew: connections and tasks are those of our parent, and so is what
+        their selector knows.
+        """
+        if os.getpid() != self._pid:
+            _PARENTS.append((self._http, self._behind, self._polls))
+            self._http, self._behind, self._polls = None, set(), {}
+            self._pid = os.getpid()
+
     def _connections(self) -> aiohttp.ClientSession:
         """Kept ones, and new ones."""
-        if os.getpid() != self._pid:
-            # A fork: the connections are those of our parent, and so is what their selector knows.
-            _PARENTS.append(self._http)
-            self._http, self._pid = None, os.getpid()
+        self._forget_parent()
         if self._http is None:
             # Every call has its own time limit, and none is to wait for another's connection.
             self._http = aiohttp.ClientSession(

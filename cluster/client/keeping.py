@@ -268,10 +268,16 @@ class Keeper:
         self.look()
 
 
+# Scopes that each task is in, outermost first.
+_ENTERED: weakref.WeakKeyDictionary[asyncio.Task[Any], list[Scope]] = weakref.WeakKeyDictionary()
+
+
 class Scope:
     """Cancels the task that entered it when what it was entered for is lost; like a timeout.
 
-    The task sees a cancellation at its next `await`; on the way out it becomes `LockLost`.
+    The task sees a cancellation at its next `await`; on the way out it becomes `LockLost`. Where a
+    session is lost with a lock inside of it, the lock's scope says so first; whoever catches that
+    inside of the session is cancelled again at the next `await`, as the session is lost as well.
     """
 
     __slots__ = ("_before", "_error", "_has_cancelled", "_keepers", "_loss", "_task")
@@ -301,6 +307,7 @@ class Scope:
         task = asyncio.current_task()
         assert task is not None, "entered outside of a task"
         self._task, self._before = task, task.cancelling()
+        _ENTERED.setdefault(task, []).append(self)
         for keeper in self._keepers:
             keeper.listen(self, partial(self._on_state, keeper))
 
@@ -317,7 +324,7 @@ class Scope:
         """What it was entered for was given back: let the task go on."""
         for keeper in self._keepers:
             keeper.unlisten(self)
-        self._task = None
+        self._unbind()
 
     def exit(
         self,
@@ -336,7 +343,7 @@ class Scope:
             # The loop may have been kept from looking in time.
             keeper.look()
             keeper.unlisten(self)
-        task, self._task = self._task, None
+        task = self._unbind()
         if self._error is None:
             return
         if self._has_cancelled:
@@ -346,12 +353,27 @@ class Scope:
         if isinstance(error, LockLost):
             return
         if issubclass(kind, asyncio.CancelledError):
+            outer = [scope for scope in _ENTERED.get(task, ()) if scope._has_cancelled]
             # Somebody else's cancellation goes on as one.
-            if self._has_cancelled and task.cancelling() <= self._before:
+            if self._has_cancelled and task.cancelling() - len(outer) <= self._before:
+                for scope in outer:
+                    asyncio.get_running_loop().call_soon(scope._cancel_again)
                 raise self._error from error
             return
         if issubclass(kind, Exception):
             raise self._error from error
+
+    def _unbind(self) -> asyncio.Task[Any]:
+        task, self._task = self._task, None
+        assert task is not None
+        _ENTERED[task].remove(self)
+        return task
+
+    def _cancel_again(self) -> None:
+        """A scope inside of this one took the cancellation; if the task stayed here, repeat it."""
+        if self._task is not None and self._error is not None:
+            self._task.uncancel()
+            self._task.cancel(self._error.detail)
 
     def _on_state(self, keeper: Keeper, standing: Standing) -> None:
         if standing == "lost":

@@ -27,7 +27,7 @@ from cluster.client.durations import Length, ms_of
 from cluster.client.held import Grant, Held, State
 from cluster.client.keeping import Keeper, OnState, Owner, Scope
 from cluster.client.lease import Lease
-from cluster.client.refusals import LockHeld, Withdrawn
+from cluster.client.refusals import LockHeld, Occupied, Withdrawn
 from cluster.errors import CoterieError, Indefinite, LockLost, Refused
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ NOT_OURS = GONE | {"not_holder", "stale_token", "ticket_not_found"}
 FAREWELL_MS = 3_000
 LATE_FAREWELL_MS = 300
 RETRY_PAUSE_MS = 100
+# No request may wait longer.
+WAIT_MS_MOST = 3_600_000
 
 
 class Session:
@@ -392,6 +394,10 @@ class Holding(Held):
         clock = self.session.client.clock
         until_ms = clock() + (self._wait_ms if wait is None else ms_of(wait, "wait"))
         keeper = self.session.keeper
+        if keeper.standing == "lost":
+            # A loop that takes the loss for a reason to try again would keep the loop from ever
+            # cancelling it.
+            await asyncio.sleep(0)
         keeper.demand()
         with Scope(keeper):
             await self._enter(until_ms)
@@ -514,7 +520,8 @@ class Holding(Held):
         path, wanted = self._wanted()
         self._is_open = False
         while True:
-            left_ms = max(0, until_ms - client.clock())
+            all_left_ms = max(0, until_ms - client.clock())
+            left_ms = min(all_left_ms, WAIT_MS_MOST)
             body = {"session": self.session.id, **wanted, "wait": left_ms}
             request = Request("POST", path, body, key=new_key(), wait_ms=left_ms)
             try:
@@ -523,6 +530,11 @@ class Holding(Held):
                 # A node took our broken connection for a client that hung up, and took us out of
                 # the queue, before the repeat of the request came. We are still here: ask anew.
                 if left_ms > 0:
+                    continue
+                raise
+            except Occupied:
+                # It stood in line for as long as one request may.
+                if all_left_ms > left_ms:
                     continue
                 raise
             except (asyncio.CancelledError, Indefinite):

@@ -290,6 +290,36 @@ class TestScope:
         assert task.cancelling() == 0
         kept.keeper.stop()
 
+    async def test_who_catches_the_inner_loss_is_cancelled_again(self) -> None:
+        """The outer thing is lost as well, and nothing else would tell at the next await."""
+        kept = Kept()
+        caught: list[str] = []
+
+        async def body() -> None:
+            with Scope(kept.keeper):
+                try:
+                    with Scope(kept.keeper):
+                        await asyncio.sleep(60)
+                except LockLost:
+                    caught.append("inner")
+                await asyncio.sleep(60)
+                caught.append("never")
+
+        async def work() -> None:
+            try:
+                await body()
+            except LockLost:
+                caught.append("outer")
+            await asyncio.sleep(0)
+
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        await kept.at(10_000)
+        await task
+        assert caught == ["inner", "outer"]
+        assert task.cancelling() == 0
+        kept.keeper.stop()
+
     async def test_a_body_that_ends_well_does_so_in_vain(self) -> None:
         """It never gave the loop a turn in which it could have been told."""
         kept = Kept()

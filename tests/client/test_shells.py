@@ -437,6 +437,7 @@ ONE_SIDED = frozenset(
         "adopt",
         "behind",
         "check_again",
+        "fate",
         "clock",
         "forget",
         "issued",
