@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
 import msgspec
 import pytest
 
+from cluster.client.aio import Client
+from cluster.client.core import Policy
+from cluster.client.refusals import BadRequest
 from cluster.client.watching import Event, Feed, Resync
 from cluster.gateway.watchers import GOODBYE, message
 
@@ -97,3 +103,68 @@ def test_members_of_newer_nodes_are_kept_in_the_details() -> None:
     [event] = Feed().fed(b"data: " + msgspec.json.encode(fields) + b"\n\n")
     assert isinstance(event, Event)
     assert event.details["phase"] == "full"
+
+
+async def test_a_watch_goes_on_at_the_next_connection() -> None:
+    """Behind what was told, whatever broke it: an end, silence, or a node that is not ready."""
+    asked: list[str] = []
+    ended = asyncio.Event()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+    busy = b'{"code":"not_ready","definite":true,"retryable":true,"detail":"d"}'
+    answers = [
+        head + OPENING + told(5) + told(6, 0, is_last=False),
+        b"HTTP/1.1 503 x\r\nContent-Length: %d\r\n\r\n%s" % (len(busy), busy),
+        head + OPENING + told(6, 0, is_last=False) + told(6, 1) + GOODBYE,
+        head + OPENING + told(7),
+    ]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).split()[1].decode())
+        writer.write(answers[len(asked) - 1])
+        await writer.drain()
+        if len(asked) == len(answers):
+            await reader.read()
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        if len(asked) == len(answers):
+            ended.set()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    policy = Policy(pause_first_ms=1, pause_most_ms=2)
+    happenings = []
+    async with Client(f"{host}:{port}", policy=policy) as client:
+        watching = client.watch("/locks/", session="s 1")
+        async for happening in watching:
+            happenings.append(happening)
+            if len(happenings) == 4:
+                break
+        await watching.aclose()
+    await ended.wait()
+    server.close()
+    assert places(happenings) == [(5, 0), (6, 0), (6, 1), (7, 0)]
+    query = "/v1/watch?prefix=%2Flocks%2F&session=s+1"
+    assert asked == [query, f"{query}&after=5", f"{query}&after=5", f"{query}&after=6"]
+
+
+async def test_a_watch_that_makes_no_sense_is_refused() -> None:
+    """Asking again would not help."""
+    body = b'{"code":"bad_request","definite":true,"retryable":false,"detail":"d","field":"prefix"}'
+    ended = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 400 x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        writer.close()
+        await writer.wait_closed()
+        ended.set()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    async with Client(f"{host}:{port}") as client:
+        with pytest.raises(BadRequest) as caught:
+            await anext(client.watch("locks"))
+    await ended.wait()
+    server.close()
+    assert caught.value.field == "prefix"
