@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -286,6 +288,53 @@ class TestSql:
                 connection.execute(update, ("late", 6))
             connection.commit()
         assert self.state(database) == "sent"
+
+
+class TestPostgres:
+    """The same at a real server: give its conninfo in COTERIE_TEST_POSTGRES."""
+
+    @pytest.fixture
+    def conninfo(self) -> Iterator[str]:
+        """A database with the tables, which go afterwards."""
+        conninfo = os.environ.get("COTERIE_TEST_POSTGRES")
+        if conninfo is None:
+            pytest.skip("COTERIE_TEST_POSTGRES names no PostgreSQL")
+        psycopg = pytest.importorskip("psycopg")
+        with psycopg.connect(conninfo) as connection:
+            connection.execute(fencing.SQL_TABLE)
+            connection.execute(
+                "CREATE TABLE fenced_orders (id INTEGER PRIMARY KEY, state TEXT, "
+                "fence BIGINT NOT NULL DEFAULT 0)"
+            )
+            connection.execute("INSERT INTO fenced_orders (id, state) VALUES (1, 'new')")
+            connection.execute(fencing.SQL_GUARD_POSTGRES.format(table="fenced_orders"))
+        yield conninfo
+        with psycopg.connect(conninfo) as connection:
+            connection.execute("DROP TABLE fenced_orders, coterie_fence")
+
+    def test_writers_at_the_same_time_never_go_back(self, conninfo: str) -> None:
+        """The row of the fence is locked until each transaction ends; the trigger refuses too."""
+        import psycopg
+
+        def write(token: int) -> None:
+            with contextlib.suppress(TokenStale), psycopg.connect(conninfo) as connection:
+                cursor = connection.cursor()
+                admit_sql(cursor, "orders", token, paramstyle="format")
+                cursor.execute(
+                    "UPDATE fenced_orders SET state = %s, fence = %s WHERE id = 1",
+                    (f"by {token}", token),
+                )
+
+        threads = [threading.Thread(target=write, args=(token,)) for token in range(12, 0, -1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with psycopg.connect(conninfo) as connection:
+            found = connection.execute("SELECT state, fence FROM fenced_orders").fetchone()
+            assert found == ("by 12", 12)
+            with pytest.raises(psycopg.errors.SerializationFailure, match="stale"):
+                connection.execute("UPDATE fenced_orders SET state = 'late', fence = 3")
 
 
 class S3Error(Exception):
