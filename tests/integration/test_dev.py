@@ -216,7 +216,7 @@ async def test_the_status_follows_the_cluster(cluster: LocalCluster) -> None:
 
     await cluster.kill()
     code, out, _ = await finish(*given)
-    assert (code, json.loads(out)["health"]) == (2, "unreachable")
+    assert (code, json.loads(out)["health"]) == (4, "unreachable")
 
 
 async def test_leadership_goes_where_it_is_sent(cluster: LocalCluster) -> None:
