@@ -1,6 +1,9 @@
-"""The client: what a program needs to talk to a cluster.
+"""The client: what a program needs to talk to a cluster. `from cluster import Client, SyncClient`.
 
-RULE: knows the HTTP document, never the node; of ours it imports `cluster.errors` only. What to
-do next is decided in `core.py` and `lease.py`, which do no I/O and are given the time; the shells
-(`aio.py`) only carry it out.
+RULE: knows the HTTP document, never the node; of ours it imports `cluster.errors` only, of others
+aiohttp and msgspec. What to do next is decided without I/O, by values that are given the time:
+`core.py` (one call: which node, again or not, what a failure means), `lease.py` (when to renew, what
+may be relied on), `watching.py` (what a stream tells, and where to go on). The shells carry it out:
+`aio.py` and its primitives for asyncio, `sync/` the same words without it. `fencing.py` is for those
+who are written to.
 """
