@@ -105,7 +105,7 @@ def test_who_was_seen_waiting_is_served_first() -> None:
             story.ok(story.later, token=later)
             verdict = WAITERS.check(story.lines)
             assert verdict.valid is valid
-            assert "1 pair" in verdict.summary
+            assert "behind them" in verdict.summary
 
 
 def test_a_better_priority_may_overtake() -> None:

@@ -19,6 +19,8 @@ answered by another node than it was first sent to) may have lost its place and 
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
 from jepsen.checkers.reading import (
@@ -156,32 +158,85 @@ class Waiters:
         for call in made:
             for name in _asks(call):
                 asked.setdefault((call.f.partition(".")[0], name), []).append(call)
-        pairs = seen = 0
+        queues = {thing: _Queue(thing[1], about) for thing, about in asked.items()}
+        behind = seen = 0
         for read in made:
             room = read.f.partition(".")[0]
             if read.f not in {"lock.read", "semaphore.read"} or not read.is_ok or is_stale(read):
                 continue
+            queue = queues.get((room, read.key))
             for waiter in read.answer.get("waiters") or ():
                 seen += 1
-                about = asked.get((room, read.key), [])
-                first = _request(about, str(waiter.get("session")), read)
-                if first is None:
+                first = None if queue is None else queue.request(str(waiter.get("session")), read)
+                if queue is None or first is None:
                     continue
-                for later in about:
-                    if later.start_ns > read.end_ns and _is_behind(first, later, about):
-                        pairs += 1
-                        one, two = _token(first, read.key), _token(later, read.key)
-                        if one is not None and two is not None and two < one:
-                            complaints.add(
-                                f"{later.session} came to {read.key!r} when {first.session} was "
-                                f"waiting, and was served first: {two} before {one}",
-                                first,
-                                read,
-                                later,
-                            )
+                later = queue.after(read.end_ns)
+                behind += len(later)
+                one = _token(first, read.key)
+                # Nearly always all who came later have later tokens: then nobody is looked at.
+                if one is None or not later or queue.least_token(later) > one:
+                    continue
+                for other in (queue.calls[at] for at in later):
+                    two = _token(other, read.key)
+                    if two is not None and two < one and queue.is_behind(first, other):
+                        complaints.add(
+                            f"{other.session} came to {read.key!r} when {first.session} was "
+                            f"waiting, and was served first: {two} before {one}",
+                            first,
+                            read,
+                            other,
+                        )
         return complaints.verdict(
-            f"{tell(seen, 'waiter')} seen in queues, {tell(pairs, 'pair')} of which the order is "
-            "sure"
+            f"{tell(seen, 'waiter')} seen in queues, {tell(behind, 'request')} behind them"
+        )
+
+
+class _Queue:
+    """All who asked for one thing, in the order in which they began to."""
+
+    def __init__(self, name: str, about: Sequence[Call]) -> None:
+        self.calls = sorted(about, key=lambda call: call.start_ns)
+        self._starts = [call.start_ns for call in self.calls]
+        self._of_session: dict[str, list[Call]] = {}
+        for call in self.calls:
+            self._of_session.setdefault(call.session, []).append(call)
+        # Of each and all after it.
+        self._least: list[float] = [math.inf] * (len(self.calls) + 1)
+        for at in range(len(self.calls) - 1, -1, -1):
+            token = _token(self.calls[at], name) if self.calls[at].is_ok else None
+            self._least[at] = (
+                self._least[at + 1] if token is None else min(token, self._least[at + 1])
+            )
+
+    def after(self, time_ns: int) -> range:
+        """Places of those who asked later than that."""
+        return range(bisect_right(self._starts, time_ns), len(self.calls))
+
+    def least_token(self, places: range) -> float:
+        """The smallest token among those at the end of the line."""
+        return self._least[places.start]
+
+    def request(self, session: str, read: Call) -> Call | None:
+        """The one request by which the session was seen waiting; None where that is not sure."""
+        mine = [c for c in self._of_session.get(session, ()) if c.start_ns < read.end_ns]
+        under_way = [c for c in mine if c.end_ns > read.start_ns]
+        if len(under_way) != 1 or any(call.is_open for call in mine):
+            return None
+        first = under_way[0]
+        return None if first.is_repeated or not first.is_ok else first
+
+    def is_behind(self, first: Call, later: Call) -> bool:
+        """It came later, at no better a priority, and got a grant of its own."""
+        if later.session == first.session or not later.is_ok:
+            return False
+        if int(later.value.get("priority") or 0) < int(first.value.get("priority") or 0):
+            return False
+        # Who has it already, or may have, is told its old token.
+        return later.f == "semaphore.acquire" or not any(
+            call.may_have_happened
+            and call.start_ns < later.start_ns
+            and _is_same_grant(call, later)
+            for call in self._of_session[later.session]
         )
 
 
@@ -191,32 +246,6 @@ def _asks(call: Call) -> Iterable[str]:
     if call.f == "lock.acquire_many":
         return [str(lock["name"]) for lock in call.value.get("locks", ())]
     return ()
-
-
-def _request(about: Sequence[Call], session: str, read: Call) -> Call | None:
-    """The one request by which the session was seen waiting; None where that is not sure."""
-    mine = [c for c in about if c.session == session and c.start_ns < read.end_ns]
-    under_way = [c for c in mine if c.end_ns > read.start_ns]
-    if len(under_way) != 1 or any(call.is_open for call in mine):
-        return None
-    first = under_way[0]
-    return None if first.is_repeated or not first.is_ok else first
-
-
-def _is_behind(first: Call, later: Call, about: Sequence[Call]) -> bool:
-    """It came later, at no better a priority, and got a grant of its own."""
-    if later.session == first.session or not later.is_ok:
-        return False
-    if int(later.value.get("priority") or 0) < int(first.value.get("priority") or 0):
-        return False
-    # Who has it already, or may have, is told its old token.
-    return later.f == "semaphore.acquire" or not any(
-        call.session == later.session
-        and call.may_have_happened
-        and call.start_ns < later.start_ns
-        and _is_same_grant(call, later)
-        for call in about
-    )
 
 
 def _is_same_grant(call: Call, later: Call) -> bool:
