@@ -18,6 +18,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from cluster.replication import library
+
 pytest_plugins = ["tests.integration.toxiproxy"]
 
 LEFTOVER_GRACE_S = 5.0
@@ -43,6 +45,14 @@ hypothesis.settings.load_profile("repeat")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--seed`, the seed of every test that draws lots by the fixtures `seed` and `rng`."""
     parser.addoption("--seed", type=int, default=0, metavar="N", help="seed of the random tests")
+
+
+@pytest.fixture(autouse=True)
+def the_librarys_clock() -> Iterator[None]:
+    """One for the whole process, which simulations replace: whoever comes next has the real one."""
+    clock = library.syncobj.monotonicTime
+    yield
+    library.use_clock(clock)
 
 
 @pytest.fixture
