@@ -67,8 +67,7 @@ class Held:
 
     async def __aenter__(self) -> Self:
         await self.acquire()
-        self._scope = Scope(self.keeper, loss=self.loss)
-        self._scope.enter()
+        self._enter_scope()
         return self
 
     async def __aexit__(
@@ -77,13 +76,7 @@ class Held:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        scope, self._scope = self._scope, None
-        assert scope is not None
-        try:
-            scope.exit(kind, error, traceback)
-        except LockLost:
-            self.forget()
-            raise
+        self._exit_scope(kind, error, traceback)
         if self._grant is not None:
             try:
                 await self.release()
@@ -91,6 +84,30 @@ class Held:
                 # What the body raised says more; but where it ended well, it did so in vain.
                 if kind is None:
                     raise
+
+    def _enter_scope(self) -> None:
+        """From here on the task is cancelled when it is lost."""
+        self._scope = Scope(self.keeper, loss=self.loss)
+        self._scope.enter()
+
+    def _exit_scope(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Up to here.
+
+        Raises:
+            LockLost: it was lost; it is forgotten.
+        """
+        scope, self._scope = self._scope, None
+        assert scope is not None
+        try:
+            scope.exit(kind, error, traceback)
+        except LockLost:
+            self.forget()
+            raise
 
     def forget(self) -> None:
         """It is lost: nothing is to be given back."""

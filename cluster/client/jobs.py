@@ -32,7 +32,7 @@ from cluster.client.core import Request, new_key, path_of
 from cluster.client.durations import Length, ms_of
 from cluster.client.held import Grant, Held
 from cluster.client.holdings import payload_in, payload_of
-from cluster.client.keeping import Keeper, OnState, Owner, Scope
+from cluster.client.keeping import Keeper, OnState, Owner
 from cluster.client.lease import Lease
 from cluster.client.refusals import Withdrawn
 from cluster.errors import CoterieError, Indefinite, LockLost, Refused
@@ -179,8 +179,7 @@ class Job(Held):
     async def __aenter__(self) -> Self:
         self.demand()
         self.keep(asyncio.current_task())
-        self._scope = Scope(self.keeper, loss=self.loss)
-        self._scope.enter()
+        self._enter_scope()
         return self
 
     async def __aexit__(
@@ -189,13 +188,7 @@ class Job(Held):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        scope, self._scope = self._scope, None
-        assert scope is not None
-        try:
-            scope.exit(kind, error, traceback)
-        except LockLost:
-            self.forget()
-            raise
+        self._exit_scope(kind, error, traceback)
         if self._grant is None:
             return
         if kind is None:

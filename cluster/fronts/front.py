@@ -33,6 +33,54 @@ class Surroundings:
     version: str
 
 
+class Server(Protocol):
+    """What takes a front's connections: `tcp.TcpServer`, `gohttp.server.GoServer`."""
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]: ...
+
+    @property
+    def connections(self) -> int: ...
+
+    async def start(self, host: str, port: int) -> None: ...
+
+    def drain(self) -> None: ...
+
+    async def stop(self, grace_s: float) -> None: ...
+
+
+class ServedFront:
+    """A front that lives as its server does; one that has more to end adds that."""
+
+    _server: Server
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Host and port of every socket it listens on."""
+        return self._server.addresses
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return self._server.connections
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the address is taken or not ours.
+        """
+        await self._server.start(host, port)
+
+    def drain(self) -> None:
+        """Take no new connections."""
+        self._server.drain()
+
+    async def stop(self, grace_s: float) -> None:
+        """End: what is in progress has so long, then every connection is closed."""
+        await self._server.stop(grace_s)
+
+
 class Front(Protocol):
     """A server of a foreign protocol. Started after the node, stopped before it."""
 

@@ -26,7 +26,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Final
 
 from cluster.errors import CoterieError, ShuttingDown
-from cluster.fronts.front import Surroundings
+from cluster.fronts.front import ServedFront, Surroundings
 from cluster.fronts.gohttp import durations, queries
 from cluster.fronts.gohttp.exchange import Answer, Request, document, error
 from cluster.fronts.gohttp.servemux import ServeMux
@@ -92,7 +92,7 @@ def make(config: Config, surroundings: Surroundings) -> SyncFront:
     return SyncFront(surroundings, is_strict=config.front_sync_strict)
 
 
-class SyncFront:
+class SyncFront(ServedFront):
     """Serves its clients on every node.
 
     Args:
@@ -116,31 +116,9 @@ class SyncFront:
         )
         self._server = GoServer("sync", mux.serve, waits=True)
 
-    @property
-    def addresses(self) -> list[tuple[str, int]]:
-        """Host and port of every socket it listens on."""
-        return self._server.addresses
-
-    @property
-    def connections(self) -> int:
-        """How many are open."""
-        return self._server.connections
-
-    async def start(self, host: str, port: int) -> None:
-        """Listen.
-
-        Raises:
-            OSError: the address is taken or not ours.
-        """
-        await self._server.start(host, port)
-
-    def drain(self) -> None:
-        """Take no new connections; the node lets go of who waits."""
-        self._server.drain()
-
     async def stop(self, grace_s: float) -> None:
         """End; what was begun for clients that are gone has the same time."""
-        await self._server.stop(grace_s)
+        await super().stop(grace_s)
         if self._left_over:
             await asyncio.wait(tuple(self._left_over), timeout=grace_s)
         for task in tuple(self._left_over):

@@ -31,7 +31,7 @@ from typing import Any, Final, TypeGuard
 import structlog
 
 from cluster.errors import CoterieError, ShuttingDown
-from cluster.fronts.front import Surroundings
+from cluster.fronts.front import ServedFront, Surroundings
 from cluster.fronts.gohttp.exchange import Answer, Request, document, error, text
 from cluster.fronts.gohttp.servemux import ServeMux
 from cluster.fronts.gohttp.server import GoServer
@@ -85,7 +85,7 @@ def make(config: Config, surroundings: Surroundings) -> WaitingRoomFront:
     )
 
 
-class WaitingRoomFront:
+class WaitingRoomFront(ServedFront):
     """Serves its clients on every node.
 
     Args:
@@ -109,27 +109,6 @@ class WaitingRoomFront:
             }
         )
         self._server = GoServer(ROOM, mux.serve)
-
-    @property
-    def addresses(self) -> list[tuple[str, int]]:
-        """Host and port of every socket it listens on."""
-        return self._server.addresses
-
-    async def start(self, host: str, port: int) -> None:
-        """Listen.
-
-        Raises:
-            OSError: the address is taken or not ours.
-        """
-        await self._server.start(host, port)
-
-    def drain(self) -> None:
-        """Take no new connections."""
-        self._server.drain()
-
-    async def stop(self, grace_s: float) -> None:
-        """End: what is in progress has so long."""
-        await self._server.stop(grace_s)
 
     # Handlers.
 

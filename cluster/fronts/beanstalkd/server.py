@@ -15,7 +15,7 @@ from typing import Final
 from cluster.fronts.beanstalkd.connection import Connection
 from cluster.fronts.beanstalkd.figures import Figures
 from cluster.fronts.beanstalkd.kept import KeptTubes
-from cluster.fronts.front import Front, Surroundings
+from cluster.fronts.front import Front, ServedFront, Surroundings
 from cluster.fronts.leases import Leases
 from cluster.fronts.tcp import TcpServer
 from cluster.node.config import Config
@@ -23,7 +23,7 @@ from cluster.node.config import Config
 _NAME_BYTES: Final = 8
 
 
-class Beanstalkd:
+class Beanstalkd(ServedFront):
     """Serves beanstalkd's clients.
 
     Args:
@@ -44,18 +44,13 @@ class Beanstalkd:
         self._connections: dict[Connection, None] = {}
         self._is_ending = False
 
-    @property
-    def addresses(self) -> list[tuple[str, int]]:
-        """Where it listens."""
-        return self._server.addresses
-
     async def start(self, host: str, port: int) -> None:
         """Listen, and heed SIGUSR1 where there are signals.
 
         Raises:
             OSError: the address is taken or not ours.
         """
-        await self._server.start(host, port)
+        await super().start(host, port)
         with suppress(NotImplementedError, RuntimeError, ValueError):
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGUSR1, self.refuse_puts)
@@ -67,7 +62,7 @@ class Beanstalkd:
     def drain(self) -> None:
         """Take no new connections, and send clients away: their jobs go back at once."""
         self._is_ending = True
-        self._server.drain()
+        super().drain()
         for connection in tuple(self._connections):
             connection.end()
         self.leases.close_all()
@@ -77,7 +72,7 @@ class Beanstalkd:
         with suppress(NotImplementedError, RuntimeError, ValueError):
             asyncio.get_running_loop().remove_signal_handler(signal.SIGUSR1)
         self.drain()
-        await self._server.stop(grace_s)
+        await super().stop(grace_s)
         await self.kept.stop()
         await self.leases.stop()
 

@@ -27,7 +27,7 @@ import structlog
 
 from cluster.errors import CoterieError, Overloaded, ShuttingDown
 from cluster.fronts.desk import Desk
-from cluster.fronts.front import Surroundings
+from cluster.fronts.front import ServedFront, Surroundings
 from cluster.fronts.gob.kinds import INT, STRING, Kind
 from cluster.fronts.goyaad.names import id_of, key_of, number_of
 from cluster.fronts.goyaad.rpc import (
@@ -118,7 +118,7 @@ def make(_: Config, surroundings: Surroundings) -> GoyaadFront:
     return GoyaadFront(surroundings)
 
 
-class GoyaadFront:
+class GoyaadFront(ServedFront):
     """Serves goyaad's clients on one node."""
 
     def __init__(self, surroundings: Surroundings):
@@ -129,30 +129,17 @@ class GoyaadFront:
         self._settling: set[asyncio.Task[None]] = set()
         self._draining = False
 
-    @property
-    def addresses(self) -> list[tuple[str, int]]:
-        """Host and port of every socket it listens on."""
-        return self._server.addresses
-
-    async def start(self, host: str, port: int) -> None:
-        """Listen.
-
-        Raises:
-            OSError: the address is taken or not ours.
-        """
-        await self._server.start(host, port)
-
     def drain(self) -> None:
         """Take nothing new; connections end once what they asked for is done, waits at once."""
         self._draining = True
-        self._server.drain()
+        super().drain()
         for connection in self._connections:
             connection.leave()
 
     async def stop(self, grace_s: float) -> None:
         """End every connection."""
         self.drain()
-        await self._server.stop(grace_s)
+        await super().stop(grace_s)
         if self._settling:
             await asyncio.wait(tuple(self._settling), timeout=grace_s)
         for task in tuple(self._settling):

@@ -89,7 +89,11 @@ class Line:
 
 
 class Connection:
-    """Serves one client from its first byte to its last."""
+    """Serves one client from its first byte to its last.
+
+    Attributes:
+        key: process and secret that cancel what it runs; None until it has started up.
+    """
 
     def __init__(
         self, line: Line, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -108,6 +112,7 @@ class Connection:
         self._did_something = False
         self._skips = False
         self._running: asyncio.Task[Any] | None = None
+        self.key: tuple[int, int] | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -223,7 +228,8 @@ class Connection:
         }
         self._say(*(wire.parameter_status(name, value) for name, value in told.items()))
         self._settings |= {name.lower(): value for name, value in told.items()}
-        self._say(wire.backend_key(*self._line.opened(self)), wire.ready(self._status))
+        self.key = self._line.opened(self)
+        self._say(wire.backend_key(*self.key), wire.ready(self._status))
 
     # Messages.
 

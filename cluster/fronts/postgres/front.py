@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from cluster.fronts.front import Surroundings
+from cluster.fronts.front import ServedFront, Surroundings
 from cluster.fronts.postgres.connection import Connection, Line
 from cluster.fronts.postgres.functions import Functions, Identity, columns_in
 from cluster.fronts.sessionlock.calls import Calls
@@ -19,7 +19,7 @@ from cluster.wire.commands import is_name
 _SECRET_BYTES: Final = 4
 
 
-class PostgresFront:
+class PostgresFront(ServedFront):
     """Serves drivers of PostgreSQL. A database is a pool of tasks of the same name.
 
     Args:
@@ -34,34 +34,20 @@ class PostgresFront:
         self._open: dict[tuple[int, int], Connection] = {}
         self._opened_so_far = 0
 
-    @property
-    def addresses(self) -> list[tuple[str, int]]:
-        """Host and port of every socket it listens on."""
-        return self._server.addresses
-
-    async def start(self, host: str, port: int) -> None:
-        """Listen."""
-        await self._server.start(host, port)
-
     def drain(self) -> None:
         """Take no new connections, and let those go that have nothing under way."""
-        self._server.drain()
+        super().drain()
         for connection in list(self._open.values()):
             if connection.is_idle:
                 connection.say_goodbye()
-
-    async def stop(self, grace_s: float) -> None:
-        """End every connection."""
-        await self._server.stop(grace_s)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(self._line, reader, writer)
         try:
             await connection.serve()
         finally:
-            for key, one in list(self._open.items()):
-                if one is connection:
-                    del self._open[key]
+            if connection.key is not None:
+                del self._open[connection.key]
 
     def _functions_of(self, identity: Identity) -> Functions:
         if not is_name(identity.database):

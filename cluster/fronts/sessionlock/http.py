@@ -26,7 +26,7 @@ from typing import Annotated, Any, Final, TypeAlias
 import msgspec
 
 from cluster.errors import CoterieError
-from cluster.fronts.front import Surroundings
+from cluster.fronts.front import ServedFront, Surroundings
 from cluster.fronts.gohttp.exchange import (
     Answer,
     BodyBroken,
@@ -121,7 +121,7 @@ _FUNCTIONS: Final[Mapping[str, tuple[type[msgspec.Struct], Run]]] = {
 }
 
 
-class SessionLockFront:
+class SessionLockFront(ServedFront):
     """Serves the functions over HTTP."""
 
     def __init__(self, around: Surroundings):
@@ -132,23 +132,6 @@ class SessionLockFront:
             for prefix in ("", "/{pool}")
         )
         self._server = GoServer("session-lock", mux.serve)
-
-    @property
-    def addresses(self) -> list[tuple[str, int]]:
-        """Host and port of every socket it listens on."""
-        return self._server.addresses
-
-    async def start(self, host: str, port: int) -> None:
-        """Listen."""
-        await self._server.start(host, port)
-
-    def drain(self) -> None:
-        """Take no new connections."""
-        self._server.drain()
-
-    async def stop(self, grace_s: float) -> None:
-        """End every connection."""
-        await self._server.stop(grace_s)
 
     def _handler(
         self, takes: type[msgspec.Struct], run: Run

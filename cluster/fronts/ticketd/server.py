@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
 
-from cluster.fronts.front import Surroundings
+from cluster.fronts.front import ServedFront, Surroundings
 from cluster.fronts.gohttp import queries
 from cluster.fronts.gohttp.documents import encode, joined
 from cluster.fronts.gohttp.exchange import (
@@ -83,7 +83,7 @@ def make(config: Config, surroundings: Surroundings) -> TicketdFront:
     return TicketdFront(surroundings, sweep_ms=config.front_ticketd_sweep_ms)
 
 
-class TicketdFront:
+class TicketdFront(ServedFront):
     """Serves its clients on every node.
 
     Args:
@@ -119,27 +119,6 @@ class TicketdFront:
             (method, f"/api/v1{path}", _answering(handler)) for method, path, handler in routes
         )
         self._server = GoServer("ticketd", router.serve)
-
-    @property
-    def addresses(self) -> list[tuple[str, int]]:
-        """Host and port of every socket it listens on."""
-        return self._server.addresses
-
-    async def start(self, host: str, port: int) -> None:
-        """Listen.
-
-        Raises:
-            OSError: the address is taken or not ours.
-        """
-        await self._server.start(host, port)
-
-    def drain(self) -> None:
-        """Take no new connections."""
-        self._server.drain()
-
-    async def stop(self, grace_s: float) -> None:
-        """End; nobody waits here, so little is in progress."""
-        await self._server.stop(grace_s)
 
     # Sessions.
 

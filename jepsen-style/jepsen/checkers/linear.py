@@ -11,7 +11,7 @@ was told that it is gone. From then on nothing is done in its name.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -31,72 +31,41 @@ SEMAPHORE_REFUSALS: Final = frozenset({"semaphore_full"})
 JOB_REFUSALS: Final = frozenset({"stale_token", "job_not_found"})
 
 
-class LinearLocks:
-    """K1: each lock is one lock.
+class _Linear:
+    """One search for each key.
 
     Args:
-        budget_s: for the search on one key.
+        budget_s: for one search.
     """
+
+    def __init__(self, budget_s: float = BUDGET_S) -> None:
+        self._budget_s = budget_s
+
+
+class LinearLocks(_Linear):
+    """K1: each lock is one lock."""
 
     name = "K1 linearizable locks"
 
-    def __init__(self, budget_s: float = BUDGET_S) -> None:
-        self._budget_s = budget_s
-
     def check(self, lines: Sequence[Line]) -> Verdict:
-        made = calls(lines)
-        keys: dict[str, list[Operation]] = {}
-        sessions: dict[str, set[str]] = {}
-        for call in made:
-            for key, operation in _lock_operations(call):
-                keys.setdefault(key, []).append(operation)
-                if call.session:
-                    sessions.setdefault(key, set()).add(call.session)
-        _add_ends(keys, sessions, made, lines)
+        keys = _of_sessions(lines, _lock_operations)
         return judge(self.name, models.lock(), keys, lines, self._budget_s)
 
 
-class LinearSemaphores:
-    """K1: each semaphore is one semaphore.
-
-    Args:
-        budget_s: for the search on one key.
-    """
+class LinearSemaphores(_Linear):
+    """K1: each semaphore is one semaphore."""
 
     name = "K1 linearizable semaphores"
 
-    def __init__(self, budget_s: float = BUDGET_S) -> None:
-        self._budget_s = budget_s
-
     def check(self, lines: Sequence[Line]) -> Verdict:
-        made = calls(lines)
-        keys: dict[str, list[Operation]] = {}
-        sessions: dict[str, set[str]] = {}
-        for call in made:
-            room, _, verb = call.f.partition(".")
-            if room != "semaphore" or is_stale(call):
-                continue
-            refusals = {"acquire": SEMAPHORE_REFUSALS, "release": RELEASE_REFUSALS}
-            operation = _operation(call, verb, refusals.get(verb, frozenset()))
-            if operation is not None:
-                keys.setdefault(call.key, []).append(operation)
-                if call.session:
-                    sessions.setdefault(call.key, set()).add(call.session)
-        _add_ends(keys, sessions, made, lines)
+        keys = _of_sessions(lines, _semaphore_operations)
         return judge(self.name, models.semaphore(), keys, lines, self._budget_s)
 
 
-class LinearJobs:
-    """K1: each job lives one life.
-
-    Args:
-        budget_s: for the search on one job.
-    """
+class LinearJobs(_Linear):
+    """K1: each job lives one life."""
 
     name = "K1 linearizable jobs"
-
-    def __init__(self, budget_s: float = BUDGET_S) -> None:
-        self._budget_s = budget_s
 
     def check(self, lines: Sequence[Line]) -> Verdict:
         jobs: dict[str, list[Operation]] = {}
@@ -130,6 +99,22 @@ class LinearJobs:
 JOB_VERBS: Final = ("touch", "release", "bury", "delete", "cancel", "read")
 
 
+def _of_sessions(
+    lines: Sequence[Line], operations_of: Callable[[Call], Iterator[tuple[str, Operation]]]
+) -> dict[str, list[Operation]]:
+    """What was done to each thing, and the ends of the sessions that did it."""
+    made = calls(lines)
+    keys: dict[str, list[Operation]] = {}
+    sessions: dict[str, set[str]] = {}
+    for call in made:
+        for key, operation in operations_of(call):
+            keys.setdefault(key, []).append(operation)
+            if call.session:
+                sessions.setdefault(key, set()).add(call.session)
+    _add_ends(keys, sessions, made, lines)
+    return keys
+
+
 def _lock_operations(call: Call) -> Iterator[tuple[str, Operation]]:
     """What a call did to each lock."""
     room, _, verb = call.f.partition(".")
@@ -146,6 +131,17 @@ def _lock_operations(call: Call) -> Iterator[tuple[str, Operation]]:
             yield name, _made(call, one, value, result)
         return
     refusals = {"acquire": LOCK_REFUSALS, "release": RELEASE_REFUSALS}
+    operation = _operation(call, verb, refusals.get(verb, frozenset()))
+    if operation is not None:
+        yield call.key, operation
+
+
+def _semaphore_operations(call: Call) -> Iterator[tuple[str, Operation]]:
+    """What a call did to a semaphore."""
+    room, _, verb = call.f.partition(".")
+    if room != "semaphore" or is_stale(call):
+        return
+    refusals = {"acquire": SEMAPHORE_REFUSALS, "release": RELEASE_REFUSALS}
     operation = _operation(call, verb, refusals.get(verb, frozenset()))
     if operation is not None:
         yield call.key, operation
