@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import random
 import signal
@@ -90,9 +91,13 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
-    """Fail a test that leaves a process, a thread or an open socket, and end the process."""
+    """Fail a test that leaves a process, a thread, an open socket or a silenced log behind."""
     processes, threads = _child_pids(), set(threading.enumerate())
+    silenced = logging.root.manager.disable
     yield
+    if logging.root.manager.disable != silenced:
+        logging.disable(silenced)
+        pytest.fail("left behind: logging disabled")
     # An unclosed socket warns when it is collected: have that happen in the test it belongs to.
     gc.collect()
     left_threads = [

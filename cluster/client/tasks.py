@@ -190,6 +190,8 @@ class Runner:
         self._for_all: Do | None = None
         self._stopping = asyncio.Event()
         self._running: dict[tuple[str, int], tuple[Task, asyncio.Task[None]]] = {}
+        # Since the cluster was last asked: an answer made before they ended still names them.
+        self._ended: set[tuple[str, int]] = set()
         self._resting: dict[str, tuple[int, int]] = {}
         self._threads: ThreadPoolExecutor | None = None
 
@@ -262,6 +264,7 @@ class Runner:
     async def _begin_some(self, session: Session) -> None:
         """Ask for our share, begin what there is room for, and wait until there is news."""
         is_idle = not self._running
+        self._ended.clear()
         # Held ones would come back at once: only with nothing at all is there something to await.
         wait_ms = WAIT_MS if is_idle and not self._resting else 0
         found = await self._unless_stopping(self._share(session, wait_ms))
@@ -278,7 +281,7 @@ class Runner:
             held.add(body["id"])
             run = (body["id"], body["token"])
             rests_until_ms = self._resting.get(body["id"], (0, 0))[0]
-            if run in self._running or now_ms < rests_until_ms:
+            if run in self._running or run in self._ended or now_ms < rests_until_ms:
                 continue
             if len(self._running) < self._concurrency:
                 self._begin(Task(session, self._pool, body))
@@ -290,7 +293,11 @@ class Runner:
     def _begin(self, task: Task) -> None:
         doing = asyncio.get_running_loop().create_task(self._do(task))
         self._running[task.run] = (task, doing)
-        doing.add_done_callback(lambda _: self._running.pop(task.run, None))
+        doing.add_done_callback(lambda _: self._has_ended(task.run))
+
+    def _has_ended(self, run: tuple[str, int]) -> None:
+        self._running.pop(run, None)
+        self._ended.add(run)
 
     async def _do(self, task: Task) -> None:
         try:

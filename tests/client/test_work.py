@@ -6,10 +6,12 @@ import asyncio
 import itertools
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from cluster.client.aio import Client
+from cluster.client.core import Answer, Request
 from cluster.client.elections import Candidacy
 from cluster.client.jobs import Job
 from cluster.client.refusals import BadRequest
@@ -190,6 +192,44 @@ class TestRunner:
         assert len(done) == 1
         shown = await pool.show()
         assert (shown["task_count"], shown["free_count"], shown["sessions"]) == (1, 1, [])
+
+    async def test_what_ended_while_the_cluster_was_asked_is_not_begun_again(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The answer was made before its end was told, and still names it."""
+        pool = client.pool("p")
+        await pool.put(["a"])
+        runner = client.runner("p", tick="1ms")
+        done: list[str] = []
+        may_end, has_ended = asyncio.Event(), asyncio.Event()
+        answers = 0
+        call = client.call
+
+        async def late(request: Request, **limits: Any) -> Answer:
+            nonlocal answers
+            reply = await call(request, **limits)
+            if request.path.endswith("/finish"):
+                has_ended.set()
+            if request.path.endswith("/work"):
+                answers += 1
+                if answers == 2:
+                    may_end.set()
+                    await has_ended.wait()
+                    while runner._running:
+                        await asyncio.sleep(0)
+                if answers == 3:
+                    runner.stop()
+            return reply
+
+        monkeypatch.setattr(client, "call", late)
+
+        @runner.task
+        async def do(task: Task) -> None:
+            await may_end.wait()
+            done.append(task.id)
+
+        await runner.run()
+        assert done == ["a"]
 
     async def test_a_lost_session_cancels_and_is_followed_by_a_new_one(
         self, client: Client, place: Place
