@@ -14,13 +14,21 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 PLANTED = """
-import asyncio, random, socket, subprocess, threading
+import asyncio, gc, logging, random, socket, subprocess, threading
 
 def test_process():
     subprocess.Popen(["sleep", "60"])
 
 def test_socket():
     socket.socket()
+
+def test_old_cycle():
+    cycle = [socket.socket()]
+    cycle.append(cycle)
+    gc.collect()
+
+def test_silence():
+    logging.disable(logging.CRITICAL)
 
 async def test_task():
     await asyncio.open_connection("127.0.0.1", SERVER.getsockname()[1])
@@ -54,13 +62,15 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     [
         "test_process - Failed: left behind: processes {",
         "test_socket - ",
+        "test_old_cycle - ",
+        "test_silence - Failed: left behind: logging disabled",
         "test_task - ",
         "replay: pytest ",
         "--seed 7",
     ],
 )
 def test_a_planted_leftover_is_reported(report: str, line: str) -> None:
-    """A process, a socket and a stream left open fail their test, and a seed is told."""
+    """What is left open, and a log left silenced, fails its test; and a seed is told."""
     assert line in report
 
 

@@ -217,7 +217,6 @@ class TestRunner:
                     await has_ended.wait()
                     while runner._running:
                         await asyncio.sleep(0)
-                if answers == 3:
                     runner.stop()
             return reply
 
