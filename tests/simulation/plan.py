@@ -177,6 +177,13 @@ PROFILES: Mapping[str, Profile] = {
         election_max=0.42,
         gap_us=(500 * MS, 1_500 * MS),
     ),
+    "two-tails": Profile(
+        faults={"two_tails": 10, "see_saw": 4, "crash": 5}, gap_us=(300 * MS, 1_500 * MS)
+    ),
+    # Also in the segment that is being written, where only a torn end may be cut.
+    "rot": Profile(
+        nodes=5, faults={"flip_journal": 4, "flip": 4, "crash": 3}, gap_us=(SECOND, 3 * SECOND)
+    ),
     "overtaken": Profile(
         weather=TCP,
         faults={"overtake": 1},
