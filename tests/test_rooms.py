@@ -43,6 +43,7 @@ TIMERS = (
     "fronts/desk.py",
     "client/",
     "cli/",
+    "testing/",
 )
 WALL_CLOCKS = ("node/clock.py", "telemetry/logs.py", "fronts/waitingroom.py")
 # One class in four layers, and the list of the names they touch.

@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from cluster.cli import main
 from cluster.gateway.server import Gateway, GatewaySettings
 from cluster.node.clock import monotonic
-from tests.gateway.local_node import LocalNode
+from cluster.testing.local_node import LocalNode
 
 STARTS_WITHIN_S = 10.0
 

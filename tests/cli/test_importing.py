@@ -31,8 +31,8 @@ from cluster.gateway.server import Gateway, GatewaySettings
 from cluster.machine.commands.rooms import JoinRoom, SetRoom
 from cluster.machine.outcome.jobs import JobInfo
 from cluster.node import clock
+from cluster.testing.local_node import LocalNode
 from tests.cli.running import finish
-from tests.gateway.local_node import LocalNode
 
 GOLDEN = Path(__file__).parents[1] / "transcripts" / "imports"
 SNAPSHOT = GOLDEN / "goyaad" / "jobs.snapshot"

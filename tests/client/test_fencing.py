@@ -31,7 +31,7 @@ from cluster.client.fencing import (
     put_fenced,
 )
 from cluster.errors import Overloaded
-from tests.client.place import Place, running_place
+from cluster.testing.place import Place, running_place
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from cluster.client.core import Policy
 from cluster.client.refusals import LockHeld
 from cluster.client.session import Session
 from cluster.errors import Indefinite, LockLost
-from tests.client.place import running_place
+from cluster.testing.place import running_place
 from tests.client.small_server import Gate, SmallServer
 
 HURRIED = Policy(attempt_ms=2_000, connect_ms=500, pause_first_ms=1, pause_most_ms=5)

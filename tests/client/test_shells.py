@@ -25,7 +25,7 @@ from cluster.client.sync import lines as sync_lines
 from cluster.client.sync import work as sync_work
 from cluster.client.watching import Event
 from cluster.errors import LockLost
-from tests.client.place import Place, running_place
+from cluster.testing.place import Place, running_place
 from tests.client.voices import spoken
 
 pytestmark = pytest.mark.both_loops

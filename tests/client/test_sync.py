@@ -18,7 +18,7 @@ import pytest
 from cluster.client.sync import SyncClient, SyncSession
 from cluster.client.sync.portal import Portal
 from cluster.errors import LockLost
-from tests.client.place import Place, running_place
+from cluster.testing.place import Place, running_place
 
 T = TypeVar("T")
 

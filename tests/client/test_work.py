@@ -17,7 +17,7 @@ from cluster.client.jobs import Job
 from cluster.client.refusals import BadRequest
 from cluster.client.tasks import Task
 from cluster.errors import LockLost
-from tests.client.place import Place, running_place
+from cluster.testing.place import Place, running_place
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster.fronts.beanstalkd.server import Beanstalkd
+from cluster.testing.local_node import LocalNode
 from tests.fronts.around import around
-from tests.gateway.local_node import LocalNode
 
 PROGRAM = "beanstalkd"
 PATIENCE_S = 20.0

@@ -25,8 +25,8 @@ from typing import Any
 import psycopg
 
 from cluster.fronts.postgres.front import PostgresFront
+from cluster.testing.local_node import LocalNode
 from tests.fronts.around import around
-from tests.gateway.local_node import LocalNode
 
 SCHEMA = """
 DROP SCHEMA IF EXISTS differential CASCADE;

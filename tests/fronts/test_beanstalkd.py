@@ -20,10 +20,10 @@ from cluster.fronts.leases import TTL_MS
 from cluster.machine import limits
 from cluster.machine.commands import KeepAliveMany, Several
 from cluster.machine.commands.jobs import PutJob
+from cluster.testing.local_node import LocalNode
 from tests.fronts.around import around
 from tests.fronts.asking import until
 from tests.fronts.beanstalkd_client import BeanstalkClient
-from tests.gateway.local_node import LocalNode
 
 HOST = "127.0.0.1"
 

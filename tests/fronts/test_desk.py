@@ -12,7 +12,7 @@ from cluster.machine.commands import AcquireLock, OpenSession
 from cluster.machine.commands.jobs import PutJob, ReserveJobs, ReturnJob
 from cluster.machine.outcome import Granted, Opened
 from cluster.machine.outcome.jobs import JobPut
-from tests.gateway.local_node import LocalNode
+from cluster.testing.local_node import LocalNode
 
 
 async def _until(condition: object, *, of: int = 1_000) -> None:

@@ -32,8 +32,8 @@ from cluster.fronts.leases import TTL_MS
 from cluster.machine import limits
 from cluster.machine.commands.jobs import DeleteJob, PutJob, ReserveJobs, ReturnJob
 from cluster.machine.outcome.jobs import JobPut, Reserved
+from cluster.testing.local_node import LocalNode
 from tests.fronts.goyaad_client import SECOND_NS, GoyaadClient, RpcError
-from tests.gateway.local_node import LocalNode
 
 HOST = "127.0.0.1"
 TIMED_OUT = "No new jobs available in given timeout"

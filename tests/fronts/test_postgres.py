@@ -17,8 +17,8 @@ from cluster.errors import NoLeader, Timeout
 from cluster.fronts.postgres import wire
 from cluster.fronts.postgres.front import PostgresFront
 from cluster.fronts.postgres.functions import columns_in
+from cluster.testing.local_node import LocalNode
 from tests.fronts.around import around
-from tests.gateway.local_node import LocalNode
 
 HOST = "127.0.0.1"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cluster.fronts.sessionlock.calls import POOL, Calls, SessionGone
+from cluster.testing.local_node import LocalNode
 from tests.fronts.around import around
-from tests.gateway.local_node import LocalNode
 
 TWO_MINUTES_MS = 120_000
 

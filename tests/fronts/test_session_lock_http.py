@@ -12,8 +12,8 @@ import pytest
 
 from cluster.errors import ShuttingDown, Timeout
 from cluster.fronts.sessionlock.http import BODY_BYTES_MAX, SessionLockFront
+from cluster.testing.local_node import LocalNode
 from tests.fronts.around import around
-from tests.gateway.local_node import LocalNode
 
 
 class Caller:

@@ -40,8 +40,8 @@ from cluster.machine.commands.rooms import JoinRoom, RemoveRoom, SetRoom
 from cluster.machine.outcome.rooms import RoomInfo
 from cluster.node import config
 from cluster.node.clock import wall_ms
+from cluster.testing.local_node import LocalNode
 from tests.fronts.asking import Asker, around, asking, until
-from tests.gateway.local_node import LocalNode
 from tests.gateway.solo_node import SoloNode
 from tests.tools import go_programs
 

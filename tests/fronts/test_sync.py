@@ -36,8 +36,8 @@ from cluster.machine.commands.fifos import (
 )
 from cluster.machine.outcome.fifos import FifoInfo, HoldInfo
 from cluster.node import config
+from cluster.testing.local_node import LocalNode
 from tests.fronts.asking import Asker, around, asking, until
-from tests.gateway.local_node import LocalNode
 from tests.gateway.solo_node import SoloNode
 
 HOUR_MS = 3_600_000

@@ -17,9 +17,9 @@ from cluster.fronts.ticketd.server import TicketdFront
 from cluster.fronts.ticketd.status import uptime
 from cluster.machine.commands.tickets import IssueTicket
 from cluster.machine.machine import Machine
+from cluster.testing.local_node import LocalNode
 from cluster.wire import snapshot
 from tests.fronts.asking import Asker, Got, around, asking, until
-from tests.gateway.local_node import LocalNode
 
 SWEEP_MS = 500
 NOT_FOUND = "(entity not found)"

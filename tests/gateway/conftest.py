@@ -16,8 +16,8 @@ from pysyncobj import syncobj
 
 from cluster.gateway.server import Gateway, GatewaySettings
 from cluster.node.clock import monotonic
+from cluster.testing.local_node import LocalNode
 from cluster.wire import cbor
-from tests.gateway.local_node import LocalNode
 from tests.gateway.solo_node import SoloNode
 
 

@@ -19,8 +19,8 @@ import msgspec
 
 import cluster.gateway.examples
 from cluster.gateway.server import Gateway, GatewaySettings
+from cluster.testing.local_node import LocalNode
 from tests.gateway.conftest import Api
-from tests.gateway.local_node import LocalNode
 from tests.gateway.tour import go
 
 FILE = Path(cluster.gateway.examples.__file__).with_name("answers.json")

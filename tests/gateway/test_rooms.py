@@ -8,8 +8,8 @@ from typing import Any
 import jwt
 import pytest
 
+from cluster.testing.local_node import LocalNode
 from tests.gateway.conftest import Api, Got, MakeApi
-from tests.gateway.local_node import LocalNode
 from tests.gateway.solo_node import SoloNode
 
 KEY, OTHER = b"the first key of these tests" * 3, b"the second key of these tests" * 3

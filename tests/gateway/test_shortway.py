@@ -18,9 +18,9 @@ from cluster.gateway import heads, shortway
 from cluster.gateway.server import Gateway, GatewaySettings
 from cluster.gateway.shortway import ShortWay
 from cluster.machine.commands import AcquireLock, OpenSession, ReleaseLock
+from cluster.testing.local_node import LocalNode
 from cluster.wire import cbor
 from tests.gateway.conftest import Api, MakeApi, until
-from tests.gateway.local_node import LocalNode
 from tests.gateway.test_server import OPEN, Wire, until_inside
 
 T = TypeVar("T")

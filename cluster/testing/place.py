@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 from cluster.client.aio import now_ms
 from cluster.gateway.server import Gateway, GatewaySettings
-from tests.gateway.local_node import LocalNode
+from cluster.testing.local_node import LocalNode
 
 
 class Place:
