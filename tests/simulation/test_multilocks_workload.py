@@ -108,3 +108,10 @@ def test_a_planted_bug_is_found(
             if found & laws:
                 return
     pytest.fail(f"found {found or 'nothing'} in seeds {SEEDS}")
+
+
+def test_two_places_of_one_session_are_no_barging() -> None:
+    """One for several locks, before others, and one for one of them behind: told of at both."""
+    result = run_job(Job(30110, workload="multilocks"))
+    assert result.invariant is None, result.detail
+    assert result.counts["multilocks: granted several"] > 0

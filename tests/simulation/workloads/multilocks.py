@@ -149,22 +149,26 @@ class MultiLockBook(Book):
             if not waiter.requests:
                 del self._waiting[place]
         new = {(event.name, event.token) for event in granted}
+        # Who has two places in a queue is told of its grant at both: the better one counts.
+        served: dict[tuple[str, int], list[Waiter]] = {}
         for f in entry.fresh:
             if not isinstance(f.command, AcquireLock | AcquireLocks):
                 continue
-            served = own.get(f.request)
-            for (name, token), session in _given(f.outcome).items():
-                if (name, token) not in new:
-                    continue
-                after = served or Waiter(session, frozenset(), self._orders + 1, f.command.priority)
-                for place, waiter in standing.items():
-                    if (
-                        self._waiting.get(place) is waiter
-                        and waiter.session != session
-                        and name in waiter.names
-                        and waiter.is_before(after)
-                    ):
-                        self.complain("no barging", f"{f.outcome} at {entry.index} before {waiter}")
+            for grant, session in _given(f.outcome).items():
+                if grant in new:
+                    last = Waiter(session, frozenset(), self._orders + 1, f.command.priority)
+                    served.setdefault(grant, []).append(own.get(f.request, last))
+        for (name, token), places in served.items():
+            for place, waiter in standing.items():
+                if (
+                    self._waiting.get(place) is waiter
+                    and waiter.session != places[0].session
+                    and name in waiter.names
+                    and all(waiter.is_before(other) for other in places)
+                ):
+                    self.complain(
+                        "no barging", f"{name} {token} at {entry.index}: {places} before {waiter}"
+                    )
 
     def _enter(
         self, place: object, session: str, names: frozenset[str], priority: int, asked: RequestId
