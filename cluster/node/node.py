@@ -361,7 +361,7 @@ class Node:
             self._start_reads(now)
         if self.engine.tick_wanted or now >= self._tick_at or self._has_payload(now):
             self._tick_at = now + self.settings.round_every
-            self.engine.tick()
+            self.engine.tick(self._send_ahead)
             self._follow_leadership(now)
         if self._reads.has_confirmed:
             self._reads.serve(self.engine.applied_index)
@@ -805,10 +805,16 @@ class Node:
         """A tick would seal an entry."""
         return self._cluster_clock.leads and self.engine.can_take_entry and self._is_due(now)
 
+    def _send_ahead(self) -> None:
+        self.engine.send_ahead(self._send_frame, self._push)
+
     def _is_due(self, now: float) -> bool:
         """On the leader: there is something to put into an entry, be it only the time."""
         if self._batcher or self._anchor_due:
             return True
+        if self.engine.last_index > self.engine.applied_index:
+            # What is under way brings a time of its own; what is due then is seen when it is applied.
+            return False
         deadline_ms = self.machine.next_deadline_ms()
         if deadline_ms is not None and deadline_ms <= self._cluster_clock.now_ms(now):
             return True

@@ -83,6 +83,7 @@ class Engine(Elections):
         self._is_notice = False
         self._answer_is_wanted = True
         self._answer_claim: int | None = None
+        self._ahead: Callable[[], None] | None = None
         super().__init__(
             node=node,
             peers=peers,
@@ -124,9 +125,15 @@ class Engine(Elections):
             self.tick_wanted = True
         _HANDLERS[kind](self, sender, message)
 
-    def tick(self) -> None:
-        """Advance: hand-over, pre-vote, stock tick, commit notice, confirmed reads."""
+    def tick(self, ahead: Callable[[], None] | None = None) -> None:
+        """Advance: hand-over, pre-vote, stock tick, commit notice, confirmed reads.
+
+        Args:
+            ahead: called where an entry was taken before what is committed is applied; calls
+                `send_ahead`, so that followers have work while this node applies and answers.
+        """
         now = self._now()
+        self._ahead = ahead
         self.tick_wanted = False
         self._resolve_deposed(now)
         self._consider_election(now)
@@ -161,10 +168,13 @@ class Engine(Elections):
         self.end_flush(send)
 
     def begin_flush(self, send: Callable[[str, bytes], object], push: Callable[[], None]) -> bool:
-        """First third of a flush; True where `wait_for_disk` must come before `end_flush`.
+        """First third of a flush; True where `wait_for_disk` must come before `end_flush`."""
+        self.send_ahead(send, push)
+        return self.journal.begin_sync()
 
-        A leader's entries may travel while it writes its own: the message does not say that we
-        have them. Not so where term or vote changed in this round.
+    def send_ahead(self, send: Callable[[str, bytes], object], push: Callable[[], None]) -> None:
+        """Send a leader's entries: they may travel before it has written its own, for the message
+        does not say that it has them. Not so where term or vote changed in this round.
         """
         if self.is_leader and not self.journal.hard_state_changed:
             out, self._out = self._out, []
@@ -175,7 +185,6 @@ class Engine(Elections):
                     self._out.append((peer, False, frame))
             if self.journal.dirty:
                 push()
-        return self.journal.begin_sync()
 
     def wait_for_disk(self) -> None:
         """Second third: the only wait. May run in another thread while no round does."""
@@ -358,6 +367,13 @@ class Engine(Elections):
     def _SyncObj__applyLogEntries(self) -> bool:
         """Apply, but a bounded number: heartbeats must not stop after a restart."""
         commit_index = self._SyncObj__raftCommitIndex
+        if self._ahead is not None and commit_index > self.applied_index and self.is_leader:
+            # The window is open as soon as an entry is committed; applying it can wait for less
+            # than the followers can.
+            last_index = self.last_index
+            self._checkCommandsToApply()
+            if self.last_index > last_index:
+                self._ahead()
         bound = self._SyncObj__raftLastApplied + self.settings.apply_entries_max
         self._SyncObj__raftCommitIndex = min(commit_index, bound)
         try:
