@@ -1,0 +1,1 @@
+"""A shop in which an order is paid once, by whichever server is asked."""
