@@ -483,9 +483,13 @@ class Group(Network):
 
     def round(self, name: str) -> None:
         engine, doings = self.engine(name), self.members[name].doings
+
+        def send(peer: str, frame: bytes) -> None:
+            doings.append(self.send(name, peer, frame))
+
         with self._dies_at_its_disk(name):
-            engine.tick()
-            engine.flush(lambda peer, frame: doings.append(self.send(name, peer, frame)))
+            engine.tick(lambda: engine.send_ahead(send, lambda: None))
+            engine.flush(send)
         assert engine._SyncObj__transferInProgress is False, f"{name}: the flag of o3 is set"
         if engine.is_leader:
             first = self.leaders.setdefault(engine.term, name)

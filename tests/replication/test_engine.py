@@ -246,6 +246,34 @@ def test_nothing_promised_leaves_while_the_disk_is_waited_for(make: Make) -> Non
     assert isinstance(answer, AppendAnswer) and answer.next_index == follower.last_index + 1
 
 
+def test_the_next_entry_travels_while_the_one_before_is_applied(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commit opens the window: what waits is sent first, then what is committed is applied."""
+    group = make()
+    leader = group.elect("a")
+    group.propose("a", b"first")
+    leader.tick()
+    leader.flush(lambda *_: None)
+    has_it = AppendAnswer(
+        term=leader.term, next_index=leader.last_index + 1, reset=False, success=True, beat=0
+    )
+    leader.receive("b", has_it)
+    group.propose("a", b"second")
+    doings: list[object] = []
+    monkeypatch.setattr(group.toy("a"), "apply", lambda _, payload: doings.append(payload))
+
+    def ahead() -> None:
+        leader.send_ahead(lambda *sent: doings.append(frames.decode(sent[1])), lambda: None)
+
+    leader.tick(ahead)
+    sent_twice, applied = doings[:-1], doings[-1]
+    assert [message.entries[-1][2] for message in sent_twice] == [b"\x00second"] * 2
+    assert {message.commit_index for message in sent_twice} == {leader.commit_index}
+    assert applied == b"first"
+    assert leader.last_index == leader.commit_index + 1
+
+
 def test_a_new_leader_syncs_before_its_first_append(make: Make) -> None:
     """In the round in which a term begins nothing overtakes the disk."""
     group = make(1)
