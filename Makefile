@@ -108,6 +108,17 @@ fuzz: $(READY) ## our OpenAPI document against a real cluster, at length (EXAMPL
 bench: $(READY) ## measure, and say what was measured
 	@$(BIN)/python -m benchmarks.run
 
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
+
+.PHONY: docs
+docs: $(READY) ## build the documentation into site/, without a network
+	@$(MKDOCS) build --quiet --strict --config-file docs/mkdocs.yml
+	@echo "file://$(CURDIR)/site/index.html"
+
+.PHONY: docs-serve
+docs-serve: $(READY) ## show the documentation at http://127.0.0.1:8000, anew at every change; Ctrl-C ends it
+	@$(MKDOCS) serve --config-file docs/mkdocs.yml --dev-addr 127.0.0.1:8000
+
 # --- keeping ----------------------------------------------------------------------------------
 
 .PHONY: format
@@ -128,7 +139,7 @@ lock: ## write the lock files anew from pyproject.toml (needs uv; ARGS=--upgrade
 
 .PHONY: clean
 clean: ## remove the environment, built tools, data of `make run` and every cache
-	rm -rf $(VENV) .tools .data dist .coverage .hypothesis
+	rm -rf $(VENV) .tools .data dist site .coverage .hypothesis
 	rm -rf .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

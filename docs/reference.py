@@ -124,7 +124,9 @@ def _default(key: str) -> str:
         return "(needed)"
     if isinstance(default, bool):
         return "`on`" if default else "`off`"
-    return f"`{default}`" if isinstance(default, str | int | config.Address) and default != "" else ""
+    return (
+        f"`{default}`" if isinstance(default, str | int | config.Address) and default != "" else ""
+    )
 
 
 def _exits() -> Iterator[str]:

@@ -75,7 +75,7 @@ def _become(shell: str, folder: str, words: list[str], environment: dict[str, st
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = words
-    if os.readlink("/proc/self/fd/1").startswith(os.environ["DESK"]):
+    if str(Path("/proc/self/fd/1").readlink()).startswith(environment["DESK"]):
         # Nobody else reads it: on the page it stands as on a terminal.
         sys.stdout.isatty = lambda: True  # type: ignore[method-assign]
     try:

@@ -28,7 +28,8 @@ ask_forker() {
     local at="$DESK/request.$BASHPID.$RANDOM" code
     mkfifo "$at.end"
     { printf '%s\\0' "$BASHPID" "$PWD" "$#" "$@"; env --null; } > "$at"
-    printf '%s\\n' "$at" > "$DESK/door"
+    # In a shell of its own: it is our standard output that the forker takes over.
+    (printf '%s\\n' "$at" > "$DESK/door")
     read -r code < "$at.end"
     return "$code"
 }
