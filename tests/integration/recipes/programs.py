@@ -17,7 +17,9 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 from jepsen.progress import progress, until
 
 from tests.integration.cluster import NAMES, Cluster
@@ -55,6 +57,10 @@ class Program:
     def signal(self, number: int) -> None:
         """Send a signal to its first process."""
         self._process.send_signal(number)
+
+    def signal_group(self, number: int) -> None:
+        """Send a signal to all of its group, as a terminal or a service manager does."""
+        os.killpg(self.pid, number)
 
     async def ended(self) -> int:
         """Wait until its first process has ended; its exit code."""
@@ -106,15 +112,13 @@ class Programs:
         self.folder = folder
         self.endpoints = ",".join(cluster.members[name].url for name in NAMES)
         self._home = RECIPES / recipe
-        self._shim = folder / "bin"
+        self._shims = folder / "bin"
         self._running: list[Program] = []
 
     async def __aenter__(self) -> Programs:
-        # `coterie` as an installed distribution has it, of this very tree.
-        self._shim.mkdir()
-        shim = self._shim / "coterie"
-        shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cluster.cli "$@"\n')
-        shim.chmod(0o755)
+        self._shims.mkdir()
+        # As an installed distribution has it, of this very tree.
+        self.install("coterie", f'exec "{sys.executable}" -m cluster.cli "$@"')
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -122,13 +126,19 @@ class Programs:
             await program.end()
             print(f"--- {program.name} said:\n{program.said[-TAIL:]}")
 
+    def install(self, name: str, script: str) -> None:
+        """Put a command on the path of the programs."""
+        shim = self._shims / name
+        shim.write_text(f"#!/bin/sh\n{script}\n")
+        shim.chmod(0o755)
+
     def environ(self, more: Mapping[str, str]) -> dict[str, str]:
         """Ours without settings of Coterie, with the way to the cluster and these."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("COTERIE_")}
         return {
             **kept,
             "COTERIE_ENDPOINTS": self.endpoints,
-            "PATH": f"{self._shim}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": f"{self._shims}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             # The folders of the recipes are to stay as they are.
@@ -162,6 +172,18 @@ class Programs:
         """Run a program to its end; its exit code, and what it wrote."""
         program = await self.start(name, *words, **environ)
         return await program.ended(), program.said
+
+
+async def asked(
+    http: aiohttp.ClientSession, method: str, url: str, **more: Any
+) -> tuple[int, dict[str, Any]]:
+    """Status and body of an answer; where a program says "later" (409, 503), it is asked again."""
+    while True:
+        async with http.request(method, url, **more) as response:
+            body = await response.json()
+            if response.status not in {409, 503}:
+                return response.status, body
+            assert response.headers["Retry-After"] == "1"
 
 
 def module(name: str, *words: str) -> Sequence[str]:

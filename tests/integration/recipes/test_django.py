@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from tests.integration.cluster import Cluster
-from tests.integration.recipes.programs import Programs, module, running
+from tests.integration.recipes.programs import Programs, asked, module, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -65,11 +65,12 @@ async def test_an_order_is_paid_once(cluster: Cluster, tmp_path: Path) -> None:
         async with aiohttp.ClientSession() as http:
 
             async def pay(order: int) -> tuple[int, int, str]:
-                async with http.post(f"http://127.0.0.1:{port}/orders/{order}/pay") as response:
-                    return order, response.status, (await response.json())["receipt"]
+                url = f"http://127.0.0.1:{port}/orders/{order}/pay"
+                status, body = await asked(http, "POST", url)
+                return order, status, body["receipt"]
 
-            asked = [pay(order) for order in ORDERS for _ in range(REQUESTS)]
-            answers = await asyncio.gather(*asked)
+            paying = [pay(order) for order in ORDERS for _ in range(REQUESTS)]
+            answers = await asyncio.gather(*paying)
         assert Counter(answer[:2] for answer in answers) == {
             (order, status): count
             for order in ORDERS
