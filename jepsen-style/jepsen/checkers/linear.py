@@ -193,19 +193,20 @@ def _add_ends(
                 # Nothing is done in the name of a session that is gone.
                 operations[at] = replace(operation, end=life.ended.index)
         for session in sorted(sessions.get(key, ())):
-            for call in closes.get(session, ()):
-                operations.append(_end(session, call.start, call.end))
             life = lives.by_session.get(session)
             until_ns = 0 if life is None else life.sure_until_ns
-            at = bisect_left(times, until_ns)
-            gone = None if life is None or life.ended is None else life.ended.index
-            if at < len(lines):
-                operations.append(_end(session, at, gone, Type.INFO))
+            closings = closes.get(session, ())
+            # It ends once: by a close that was asked for, or by its time.
+            start = min([bisect_left(times, until_ns), *(call.start for call in closings)])
+            ends = [call.end for call in closings if call.end is not None]
+            if life is not None and life.ended is not None:
+                ends.append(life.ended.index)
+            if start < len(lines):
+                operations.append(_end(session, start, min(ends, default=None)))
 
 
-def _end(session: str, start: int, end: int | None, outcome: Type | None = None) -> Operation:
+def _end(session: str, start: int, end: int | None) -> Operation:
     """A session takes along what it has, between two lines; open where nobody knows whether."""
-    if outcome is None:
-        outcome = Type.INFO if end is None else Type.OK
+    outcome = Type.INFO if end is None else Type.OK
     value = {"session": session}
     return Operation(-1, "end", "", value, None, outcome, start, end, start, end)
