@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import threading
 import time
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import urlencode
@@ -37,6 +39,7 @@ from cluster.client.core import (
     Answer,
     Breakage,
     Call,
+    ClientClosed,
     Done,
     Endpoints,
     Failed,
@@ -49,6 +52,7 @@ from cluster.client.core import (
     parse_endpoints,
     path_of,
     problem_in,
+    value_of,
 )
 from cluster.client.durations import Length
 from cluster.client.elections import Election
@@ -56,21 +60,25 @@ from cluster.client.fifos import Fifo
 from cluster.client.jobs import Handle, Job, OnError, Tube, Worker
 from cluster.client.keeping import OnState
 from cluster.client.refusals import IdempotencyKeyReused
+from cluster.client.renewing import Renewals, RenewedSession, renewed_in
 from cluster.client.rooms import Room
 from cluster.client.semaphores import Resource, Semaphore
 from cluster.client.session import Session
 from cluster.client.tasks import Pool, Runner, Task
 from cluster.client.watching import Feed, Happening
-from cluster.errors import CoterieError, Indefinite, Refused
+from cluster.errors import CoterieError, Refused
 
 __all__ = ["Client", "ClusterState", "Grant", "LockState", "OpenedSession", "new_key", "now_ms"]
 
 # How long one look waits for a request that was given up, and what is paused between two.
 FATE_WAIT_MS = 500
 FATE_PAUSE_MS = 100
+# How long `close` waits for what goes on behind the callers.
+FAREWELL_MS = 3_000
+# Of one answer; a node's are pages of some megabytes at the most.
+ANSWER_BYTES_MAX = 64 << 20
 
 T = TypeVar("T")
-S = TypeVar("S", bound=msgspec.Struct)
 
 
 # Kept unused, as collecting them would say that they were not closed.
@@ -84,14 +92,6 @@ class OpenedSession(msgspec.Struct, frozen=True):
     ttl_ms: int
     expires_in_ms: int
     token: int
-    sent_ms: int = 0
-
-
-class RenewedSession(msgspec.Struct, frozen=True):
-    """A renewal. `sent_ms`: when it was sent, on the client's clock."""
-
-    session: str
-    expires_in_ms: int
     sent_ms: int = 0
 
 
@@ -189,6 +189,15 @@ class Client:
         timeout_ms: how long a call may take in all, if it does not say otherwise; the wait of a
             long poll comes on top.
         clock: ms of a clock that never goes back.
+        tls: for endpoints behind https: a file of the authorities to trust (PEM), or a context, as
+            for a certificate of one's own. Given, `host:port` means https and http is refused; not
+            given, `https://` endpoints are checked against the authorities of the system.
+
+    A client belongs to the event loop in which it is first used.
+
+    Raises:
+        ValueError: no endpoint, or one that is none.
+        OSError: the file of the authorities cannot be read, or holds none (`ssl.SSLError`).
     """
 
     def __init__(
@@ -198,9 +207,11 @@ class Client:
         policy: Policy | None = None,
         timeout_ms: int = 10_000,
         clock: Callable[[], int] = now_ms,
+        tls: ssl.SSLContext | str | Path | None = None,
     ):
         text = endpoints if isinstance(endpoints, str) else ",".join(endpoints)
-        self._endpoints = Endpoints(parse_endpoints(text))
+        self._endpoints = Endpoints(parse_endpoints(text, is_secure=tls is not None))
+        self._tls = ssl.create_default_context(cafile=tls) if isinstance(tls, str | Path) else tls
         self._policy = Policy() if policy is None else policy
         self._timeout_ms = timeout_ms
         self._clock = clock
@@ -208,7 +219,11 @@ class Client:
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._polls: dict[str, set[asyncio.Task[Any]]] = {}
         self._behind: set[asyncio.Task[Any]] = set()
+        self._renewals = Renewals(self)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._http: aiohttp.ClientSession | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -222,17 +237,34 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Close the sessions that `session` made, then the connections.
+        """Close the sessions that `session` made, then the connections. May be called again.
 
-        Sessions made by `open_session` stay: close them by `close_session`.
+        Sessions made by `open_session` stay: close them by `close_session`. What is still under way
+        is waited for, but not for long; after that the client asks nobody any more, and whoever
+        uses it is told by a RuntimeError.
         """
         self._forget_parent()
-        await asyncio.gather(*(session.close() for session in list(self._sessions)))
-        while self._behind:
-            await asyncio.gather(*self._behind, return_exceptions=True)
-        http, self._http = self._http, None
-        if http is not None:
-            await http.close()
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+        # Also where the caller is cancelled meanwhile: others wait for what our sessions held.
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        until_ms = self._clock() + FAREWELL_MS
+        try:
+            ending = [session.close() for session in list(self._sessions)]
+            await asyncio.gather(*ending, return_exceptions=True)
+            while self._behind and (left_ms := until_ms - self._clock()) > 0:
+                await asyncio.wait(self._behind, timeout=left_ms / 1_000)
+        finally:
+            self._is_closed = True
+            http, self._http = self._http, None
+            left = [*self._behind, *self._renewals.close()]
+            for task in left:
+                task.cancel()
+            if http is not None:
+                await http.close()
+            await asyncio.gather(*left, return_exceptions=True)
 
     @property
     def clock(self) -> Callable[[], int]:
@@ -334,6 +366,12 @@ class Client:
             self, group, name=name, ttl=ttl, on_elected=on_elected, on_deposed=on_deposed
         )
 
+    @property
+    def renewals(self) -> Renewals:
+        """By which sessions are renewed, several at a time where it pays."""
+        self._forget_parent()
+        return self._renewals
+
     def adopt(self, session: Session) -> None:
         """Close this session with the client, at the latest."""
         self._sessions.add(session)
@@ -363,7 +401,7 @@ class Client:
             body["meta"] = meta
         request = Request("POST", path_of("sessions"), body, key=new_key())
         answer = await self.call(request, timeout_ms=timeout_ms)
-        opened = _value(answer, OpenedSession)
+        opened = value_of(answer, OpenedSession)
         return msgspec.structs.replace(opened, sent_ms=answer.first_sent_ms)
 
     async def keepalive(
@@ -378,8 +416,17 @@ class Client:
         # earlier attempt, repeated, would promise time that has already run.
         request = Request("POST", path_of("sessions", session, "keepalive"), is_repeatable=True)
         answer = await self.call(request, timeout_ms=timeout_ms, policy=policy)
-        renewed = _value(answer, RenewedSession)
+        renewed = value_of(answer, RenewedSession)
         return msgspec.structs.replace(renewed, sent_ms=answer.last_sent_ms)
+
+    async def keepalives(
+        self, sessions: list[str], *, timeout_ms: int | None = None, policy: Policy | None = None
+    ) -> dict[str, RenewedSession]:
+        """Renew several sessions in one step; those that are over are left out."""
+        body = {"sessions": sessions}
+        request = Request("POST", path_of("sessions", "keepalive"), body, is_repeatable=True)
+        answer = await self.call(request, timeout_ms=timeout_ms, policy=policy)
+        return renewed_in(answer.body, sessions, answer.last_sent_ms)
 
     async def close_session(self, session: str, *, timeout_ms: int | None = None) -> None:
         """End a session; what it holds is free at once."""
@@ -427,7 +474,7 @@ class Client:
                 if error.code == "withdrawn" and left_ms > 0:
                     continue
                 raise
-            return _value(answer, Grant)
+            return value_of(answer, Grant)
 
     async def release(
         self, session: str, name: str, token: int, *, timeout_ms: int | None = None
@@ -441,25 +488,25 @@ class Client:
         """Ask whether a token is one of a present grant of the lock."""
         path = path_of("locks", name, "check")
         request = Request("POST", path, {"token": token}, is_repeatable=True)
-        return _value(await self.call(request, timeout_ms=timeout_ms), TokenCheck)
+        return value_of(await self.call(request, timeout_ms=timeout_ms), TokenCheck)
 
     async def lock(self, name: str, *, timeout_ms: int | None = None) -> LockState:
         """Read who holds a lock and who waits for it."""
         request = Request("GET", path_of("locks", name))
-        return _value(await self.call(request, timeout_ms=timeout_ms), LockState)
+        return value_of(await self.call(request, timeout_ms=timeout_ms), LockState)
 
     # The cluster.
 
     async def cluster(self, *, timeout_ms: int | None = None) -> ClusterState:
         """Read the state of the cluster as the asked node sees it."""
         request = Request("GET", path_of("cluster"))
-        return _value(await self.call(request, timeout_ms=timeout_ms), ClusterState)
+        return value_of(await self.call(request, timeout_ms=timeout_ms), ClusterState)
 
     async def transfer(self, to: str | None = None, *, timeout_ms: int | None = None) -> Leadership:
         """Hand leadership over, to a given node or to the fittest."""
         body: dict[str, object] = {} if to is None else {"to": to}
         request = Request("POST", path_of("cluster", "transfer"), body)
-        return _value(await self.call(request, timeout_ms=timeout_ms), Leadership)
+        return value_of(await self.call(request, timeout_ms=timeout_ms), Leadership)
 
     async def explain(
         self, session: str, want: str | None = None, *, timeout_ms: int | None = None
@@ -533,9 +580,11 @@ class Client:
                 sock_connect=self._policy.connect_ms / 1_000, sock_read=silent_ms / 1_000
             )
             try:
-                async with self._connections().get(url, timeout=timeout) as response:
+                async with self._connections().get(
+                    url, timeout=timeout, allow_redirects=False
+                ) as response:
                     if response.status != 200:
-                        body = await response.read()
+                        body = await _read(response)
                         error = error_of(response.status, problem_in(body), endpoint)
                         if not error.retryable:
                             raise error
@@ -635,7 +684,7 @@ class Client:
             timeout=timeout,
             allow_redirects=False,
         ) as response:
-            return response.status, response.headers, await response.read()
+            return response.status, response.headers, await _read(response)
 
     async def _poll(self, step: Send) -> tuple[int, Mapping[str, str], bytes]:
         """An exchange that may be long in coming: it is broken off once its node is silent to
@@ -665,17 +714,37 @@ class Client:
         their selector knows.
         """
         if os.getpid() != self._pid:
-            _PARENTS.append((self._http, self._behind, self._polls))
+            _PARENTS.append((self._http, self._behind, self._polls, self._renewals, self._closing))
             self._http, self._behind, self._polls = None, set(), {}
+            self._renewals, self._closing, self._loop = Renewals(self), None, None
             self._pid = os.getpid()
 
     def _connections(self) -> aiohttp.ClientSession:
-        """Kept ones, and new ones."""
+        """Kept ones, and new ones.
+
+        Raises:
+            ClientClosed: the client was closed.
+            RuntimeError: this is another event loop than that of its connections.
+        """
         self._forget_parent()
+        if self._is_closed:
+            raise ClientClosed
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise RuntimeError(
+                "the client belongs to another event loop; make one in each loop, and close it there"
+            )
         if self._http is None:
             # Every call has its own time limit, and none is to wait for another's connection.
             self._http = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None)
+                connector=aiohttp.TCPConnector(
+                    limit=0, ssl=True if self._tls is None else self._tls
+                ),
+                timeout=aiohttp.ClientTimeout(total=None),
+                # Whatever stands between us and a node has nothing to remember of us.
+                cookie_jar=aiohttp.DummyCookieJar(),
             )
             # It would repeat what it takes for idempotent, a DELETE, on its own; and the error of
             # the second try says that nothing was sent.
@@ -683,19 +752,24 @@ class Client:
         return self._http
 
 
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """The body of an answer.
+
+    Raises:
+        ConnectionError: it is larger than any of a node's.
+    """
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.content.iter_any():
+        size += len(part)
+        if size > ANSWER_BYTES_MAX:
+            raise ConnectionError(f"the answer is larger than {ANSWER_BYTES_MAX} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
 def _breakage(error: Exception) -> Breakage:
     """A connection that never stood carried nothing; in all other cases something may have left."""
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
         return "unsent"
     return "late" if isinstance(error, TimeoutError) else "lost"
-
-
-def _value(answer: Answer, kind: type[S]) -> S:
-    """The answer's body as a value; unknown members are left out, so that servers may grow."""
-    body: dict[str, Any] = answer.body
-    try:
-        return msgspec.convert(body, kind)
-    except msgspec.ValidationError as error:
-        raise Indefinite(
-            f"{answer.endpoint}: the answer makes no {kind.__name__}: {error}", code="bad_answer"
-        ) from error

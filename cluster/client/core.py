@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -40,6 +40,9 @@ DEFAULT_ENDPOINTS = "127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103"
 _PROBLEM_WORDS = frozenset(
     {"type", "title", "status", "detail", "instance", "code", "retryable", "definite"}
 )
+
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 class Pauses(Protocol):
@@ -96,6 +99,22 @@ class Request(msgspec.Struct, frozen=True):
     def may_repeat(self) -> bool:
         """It may be sent again while it is open whether it happened."""
         return self.key is not None or self.is_repeatable or self.is_read
+
+
+class ClientClosed(RuntimeError):
+    """The client was closed; it asks nobody any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the client is closed")
+
+
+class Body(dict[str, Any]):
+    """An answer's body. A member that is not there is the fault of who answered: what was asked
+    for may have happened.
+    """
+
+    def __missing__(self, word: str) -> Any:
+        raise Indefinite(f'the answer has no member "{word}"', code="bad_answer")
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -161,8 +180,11 @@ def path_of(*parts: str) -> str:
     return "/v1/" + "/".join(quote(part, safe="") for part in parts)
 
 
-def parse_endpoints(text: str) -> tuple[str, ...]:
+def parse_endpoints(text: str, *, is_secure: bool = False) -> tuple[str, ...]:
     """Base URLs from `host:port` or URLs, separated by commas or blanks.
+
+    Args:
+        is_secure: `host:port` means https, and http is refused.
 
     Raises:
         ValueError: with the cure, where one is no address or there is none.
@@ -171,7 +193,9 @@ def parse_endpoints(text: str) -> tuple[str, ...]:
     for word in text.replace(",", " ").split():
         scheme, separator, rest = word.rstrip("/").partition("://")
         if not separator:
-            scheme, rest = "http", word
+            scheme, rest = "https" if is_secure else "http", word
+        if is_secure and scheme == "http":
+            raise ValueError(f'"{word}" is not encrypted, but tls is asked for; use https://')
         host, colon, port = rest.rpartition(":")
         if scheme not in {"http", "https"} or "/" in rest or (scheme == "http" and not colon):
             raise ValueError(f'"{word}" is no endpoint; use host:port, e.g. 127.0.0.1:7101')
@@ -307,8 +331,8 @@ class Call:
         return Done(
             Answer(
                 status=status,
-                body=decoded,
-                index=int(index) if index.isdecimal() else None,
+                body=Body(decoded),
+                index=int(index) if index.isdecimal() and len(index) < 20 else None,
                 endpoint=self._endpoint,
                 first_sent_ms=first_ms,
                 last_sent_ms=self._sent_ms,
@@ -330,8 +354,6 @@ class Call:
             headers["Content-Type"] = "application/json"
         if self._request.key is not None:
             headers["Idempotency-Key"] = self._request.key
-        if self._request.bearer is not None:
-            headers["Authorization"] = f"Bearer {self._request.bearer}"
         if self._request.bearer is not None:
             headers["Authorization"] = f"Bearer {self._request.bearer}"
         return Send(
@@ -419,6 +441,21 @@ def error_of(status: int, problem: dict[str, object] | None, endpoint: str) -> C
     if isinstance(problem.get("retryable"), bool):
         error.retryable = problem["retryable"] is True
     return error
+
+
+def value_of(answer: Answer, kind: type[S]) -> S:
+    """The answer's body as a value; unknown members are left out, so that servers may grow.
+
+    Raises:
+        Indefinite: it is none of this kind.
+    """
+    body: dict[str, Any] = answer.body
+    try:
+        return msgspec.convert(body, kind)
+    except msgspec.ValidationError as error:
+        raise Indefinite(
+            f"{answer.endpoint}: the answer makes no {kind.__name__}: {error}", code="bad_answer"
+        ) from error
 
 
 def problem_in(body: bytes) -> dict[str, object] | None:

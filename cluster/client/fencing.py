@@ -131,7 +131,9 @@ def _verdict(
         return _refusal(
             400, "bad_request", f"say which lock the token is of: {LOCK_HEADER}: orders"
         )
-    if not (token.isascii() and token.isdecimal() and 0 < int(token[:20]) <= TOKEN_MAX):
+    # More digits than any token has could say an older one in a newer one's place.
+    is_token = token.isascii() and token.isdecimal() and len(token) <= len(str(TOKEN_MAX))
+    if not is_token or not 0 < int(token) <= TOKEN_MAX:
         return _refusal(400, "bad_request", f"{TOKEN_HEADER} is no token")
     try:
         fence.admit(name, int(token))

@@ -19,7 +19,7 @@ from cluster.client.held import Grant, Held
 from cluster.client.keeping import Keeper, OnState, Owner
 from cluster.client.lease import Lease
 from cluster.client.refusals import NotFound, NotYourTurn
-from cluster.errors import CoterieError, LockLost, Refused
+from cluster.errors import CoterieError, Indefinite, LockLost, Refused
 
 if TYPE_CHECKING:
     from cluster.client.aio import Client
@@ -120,8 +120,13 @@ class Turn(Held):
         client = self.fifo.client
         wait = self._wait if wait is None else wait
         until_ms = None if wait is None else client.clock() + ms_of(wait, "wait")
-        path = path_of("fifos", self.name, "tickets")
-        self.ticket = (await client.call(Request("POST", path, {}, key=new_key()))).body["ticket"]
+        request = Request("POST", path_of("fifos", self.name, "tickets"), {}, key=new_key())
+        try:
+            self.ticket = (await client.call(request)).body["ticket"]
+        except (asyncio.CancelledError, Indefinite):
+            # It may stand in line, and would keep those behind it waiting when its turn comes.
+            client.behind(self._give_up_unknown(request))
+            raise
         try:
             token = await self._accepted(until_ms)
             lease = await self._lease()
@@ -141,6 +146,10 @@ class Turn(Held):
             on_state=self._on_state,
         )
         self._keeper.start()
+        if self._keeper.standing == "lost":
+            loss = self.loss()
+            self.forget()
+            raise loss
         return token
 
     async def release(self) -> None:
@@ -214,6 +223,16 @@ class Turn(Held):
             # Its time ends it.
             return None
         return None
+
+    async def _give_up_unknown(self, request: Request) -> None:
+        """Give up the ticket that a request drew of which nobody knows the answer."""
+        try:
+            answer = await self.fifo.client.call(request, timeout_ms=FAREWELL_MS)
+            ticket: str = answer.body["ticket"]
+        except CoterieError:
+            # The fifo's `wait_timeout` ends it.
+            return
+        await self._give_up(ticket)
 
     async def _give_up(self, ticket: str) -> None:
         path = path_of("fifos", self.name, "tickets", ticket)

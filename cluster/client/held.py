@@ -5,6 +5,7 @@ RULE: what is true of all that is held; how it is taken and given back is told b
 
 from __future__ import annotations
 
+import asyncio
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 
@@ -87,8 +88,13 @@ class Held:
 
     def _enter_scope(self) -> None:
         """From here on the task is cancelled when it is lost."""
-        self._scope = Scope(self.keeper, loss=self.loss)
-        self._scope.enter()
+        scope = Scope(self.keeper, loss=self.loss)
+        try:
+            scope.enter()
+        except LockLost:
+            self.forget()
+            raise
+        self._scope = scope
 
     def _exit_scope(
         self,
@@ -123,9 +129,7 @@ class Held:
         Raises:
             LockLost: it may not.
         """
-        self.demand()
-        assert self._grant is not None
-        return self._grant.token
+        return self._demanded().token
 
     @property
     def state(self) -> State:
@@ -145,15 +149,26 @@ class Held:
         Raises:
             LockLost: it may not.
         """
-        if self.state not in {"held", "grace"}:
+        self._demanded()
+
+    def _demanded(self) -> Grant:
+        """The grant, if it may be relied on; looked at once, as other threads may give it back.
+
+        Raises:
+            LockLost: it may not.
+        """
+        grant = self._grant
+        if grant is None or self._why_lost is not None or self.keeper.standing == "lost":
             raise self.loss()
+        return grant
 
     def loss(self) -> LockLost:
         """The error that says that it is lost, and why."""
-        token = None if self._grant is None else self._grant.token
+        grant = self._grant
+        token = None if grant is None else grant.token
         if self._why_lost is not None:
             why = self._why_lost
-        elif self._grant is None:
+        elif grant is None:
             why = "it is not held"
         else:
             why = str(self.keeper.loss())
@@ -166,7 +181,13 @@ class Held:
             return
         self._why_lost = why
         if self._on_state is not None:
-            self._on_state("lost")
+            try:
+                self._on_state("lost")
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+                # The owner is cancelled all the same.
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": f"told that {self.name} is lost", "exception": error}
+                )
         if self._scope is not None:
             self._scope.fire(self.loss())
 

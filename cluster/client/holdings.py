@@ -88,9 +88,7 @@ class Locks(Holding):
         Raises:
             LockLost: they may not.
         """
-        self.demand()
-        assert self._grant is not None
-        return _tokens_in(self._grant)
+        return _tokens_in(self._demanded())
 
     def _wanted(self) -> tuple[str, dict[str, object]]:
         locks = [{"name": name, "mode": mode} for name, mode in self._modes.items()]
@@ -181,9 +179,7 @@ class Claim(Holding):
         Raises:
             LockLost: it is held no more.
         """
-        self.demand()
-        assert self._grant is not None
-        name: str = self._grant.body["ticket"]
+        name: str = self._demanded().body["ticket"]
         return name
 
     @property
@@ -193,9 +189,7 @@ class Claim(Holding):
         Raises:
             LockLost: it is held no more.
         """
-        self.demand()
-        assert self._grant is not None
-        issuer: str = self._grant.body["issuer"]
+        issuer: str = self._demanded().body["issuer"]
         return issuer
 
     @property
@@ -205,9 +199,7 @@ class Claim(Holding):
         Raises:
             LockLost: it is held no more.
         """
-        self.demand()
-        assert self._grant is not None
-        return payload_in(self._grant.body["data"])
+        return payload_in(self._demanded().body["data"])
 
     def _wanted(self) -> tuple[str, dict[str, object]]:
         # A session may claim several at a time; each claim is to be one of its own.

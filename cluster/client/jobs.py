@@ -28,7 +28,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from cluster.client.core import Request, new_key, path_of
+from cluster.client.core import Request, new_key, path_of, value_of
 from cluster.client.durations import Length, ms_of
 from cluster.client.held import Grant, Held
 from cluster.client.holdings import payload_in, payload_of
@@ -98,7 +98,7 @@ class Tube:
         if dead_letter is not None:
             asked["dead_letter"] = {"tube": dead_letter[0], "after": dead_letter[1]}
         request = Request("POST", path_of("tubes", self.name, "jobs"), asked, key=new_key())
-        return msgspec.convert((await self.client.call(request)).body, PutJob)
+        return value_of(await self.client.call(request), PutJob)
 
     async def cancel(self, job: int | str) -> bool:
         """Cancel a job by its id, or by its key; True if it will never be worked on.
@@ -247,11 +247,12 @@ class Job(Held):
         request = Request("POST", path_of("jobs", self.name, verb), body, key=new_key())
         # As long as the reservation may last; the answer of the cluster says whether it did.
         limit_ms = max(1_000, self.keeper.left_ms)
-        await self._asked(self.client.call(request, timeout_ms=limit_ms))
-        self._grant = None
-        if self._scope is not None:
-            self._scope.disarm()
-        self.keeper.stop()
+        with self.keeper.at_rest():
+            await self._asked(self.client.call(request, timeout_ms=limit_ms))
+            self._grant = None
+            if self._scope is not None:
+                self._scope.disarm()
+            self.keeper.stop()
 
     async def _asked(self, asking: Awaitable[Any]) -> Any:
         try:
@@ -306,10 +307,12 @@ async def reserve(
     except (asyncio.CancelledError, Indefinite):
         client.behind(_tidy(client, request))
         raise
-    found = [
-        await _reserved(client, body, answer.first_sent_ms, on_state)
-        for body in answer.body["jobs"]
-    ]
+    bodies = answer.body["jobs"]
+    try:
+        found = [await _reserved(client, body, answer.first_sent_ms, on_state) for body in bodies]
+    except asyncio.CancelledError:
+        client.behind(_give_back(client, bodies))
+        raise
     return [job for job in found if job is not None]
 
 
@@ -336,9 +339,25 @@ async def _tidy(client: Client, request: Request) -> None:
     try:
         async with asyncio.timeout(TIDY_MS / 1_000):
             answer = await client.fate(request)
-            for body in [] if answer is None else answer.body["jobs"]:
+    except (TimeoutError, CoterieError):
+        # Their time gives them back.
+        return
+    if answer is not None:
+        await _give_back(client, answer.body.get("jobs", []))
+
+
+async def _give_back(client: Client, bodies: list[dict[str, Any]]) -> None:
+    """Release jobs that nobody will work on."""
+    try:
+        async with asyncio.timeout(TIDY_MS / 1_000):
+            for body in bodies:
                 path = path_of("jobs", str(body["job"]), "release")
-                await client.call(Request("POST", path, {"token": body["token"]}, key=new_key()))
+                request = Request("POST", path, {"token": body["token"]}, key=new_key())
+                try:
+                    await client.call(request)
+                except Refused:
+                    # It is ours no more; the others may be.
+                    continue
     except (TimeoutError, CoterieError):
         # Their time gives them back.
         return
@@ -421,6 +440,7 @@ class Worker:
         room = self._concurrency - len(self._running)
         doing: set[asyncio.Future[Any]] = {stopping}
         reserving = None
+        is_cancelled = True
         try:
             if room > 0:
                 reserving = asyncio.ensure_future(
@@ -430,10 +450,20 @@ class Worker:
             else:
                 doing |= self._running
             await asyncio.wait(doing, return_when=asyncio.FIRST_COMPLETED)
+            is_cancelled = False
         finally:
             stopping.cancel()
-            if reserving is not None and not reserving.done():
-                reserving.cancel()
+            if reserving is not None:
+                if not reserving.done():
+                    reserving.cancel()
+                elif is_cancelled and reserving.exception() is None:
+                    # They came in the same moment, and nobody will work on them.
+                    came = [
+                        {"job": job.id, "token": job.token}
+                        for job in reserving.result()
+                        if job.state != "lost"
+                    ]
+                    self._client.behind(_give_back(self._client, came))
                 await asyncio.wait({reserving})
         if reserving is None or reserving.cancelled():
             return
@@ -469,10 +499,18 @@ class Worker:
                     await self._failed(job, error)
         except LockLost:
             if self._on_lost is not None:
-                self._on_lost(job)
+                try:
+                    self._on_lost(job)
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+                    self._say(job, error)
         except CoterieError:
             # It could not be ended: its time gives it back.
             return
+
+    def _say(self, job: Job, error: Exception) -> None:
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": f"working on job {job.id}", "exception": error}
+        )
 
     async def _call(self, job: Job) -> None:
         given = job if self._wrap is None else self._wrap(job)
@@ -499,7 +537,11 @@ class Worker:
             return
         verdict = self._on_error
         if not isinstance(verdict, str):
-            verdict = verdict(job, error)
+            try:
+                verdict = verdict(job, error)
+            except Exception as raised:  # noqa: BLE001 - whatever it is, it is told
+                self._say(job, raised)
+                verdict = "release"
         if verdict == "bury":
             await job.bury()
             return

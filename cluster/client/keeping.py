@@ -13,11 +13,13 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
+from cluster.client.core import ClientClosed
 from cluster.client.lease import Lease, Standing, Tenure
 from cluster.errors import CoterieError, LockLost, Refused
 
@@ -38,12 +40,13 @@ class Owner:
             use it any more.
     """
 
-    __slots__ = ("_handle", "_pid", "_runner")
+    __slots__ = ("_handle", "_is_thread", "_pid", "_runner")
 
     def __init__(
         self, runner: asyncio.Task[Any] | threading.Thread | None, handle: object | None = None
     ):
         self._pid = os.getpid()
+        self._is_thread = isinstance(runner, threading.Thread)
         self._runner = None if runner is None else weakref.ref(runner)
         self._handle = None if handle is None else weakref.ref(handle)
 
@@ -57,8 +60,12 @@ class Owner:
             return None
         runner = self._runner()
         if isinstance(runner, threading.Thread):
-            return None if runner.is_alive() else "the thread that owned it has ended"
-        return "the task that owned it has ended" if runner is None or runner.done() else None
+            is_alive = runner.is_alive()
+        else:
+            is_alive = runner is not None and not runner.done()
+        if is_alive:
+            return None
+        return f"the {'thread' if self._is_thread else 'task'} that owned it has ended"
 
 
 class Keeper:
@@ -103,6 +110,7 @@ class Keeper:
         self._renewing: asyncio.Task[None] | None = None
         self._moved = asyncio.Event()
         self._is_stopped = False
+        self._is_over_there = False
 
     # For whoever relies on it.
 
@@ -170,7 +178,39 @@ class Keeper:
         self._tenure.renewed(renewed, self._clock())
         self.look()
 
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Send no renewal meanwhile, and pass over the answer to one that is under way: while what
+        is kept is being ended, its refusal is no loss.
+        """
+        renew, self._renew = self._renew, None
+        if self._renewing is not None:
+            self._renewing.cancel()
+            self._renewing = None
+        try:
+            yield
+        finally:
+            self._renew = renew
+            self.look()
+
     # For whoever made it.
+
+    @property
+    def is_over_there(self) -> bool:
+        """The cluster itself said that it is over."""
+        return self._is_over_there
+
+    def is_due_within(self, ms: int) -> bool:
+        """A renewal is to be sent within so long, and none is under way."""
+        if self._is_stopped or self._renew is None or self._renewing is not None:
+            return False
+        lease = self._tenure.lease
+        return lease.lost is None and lease.try_at_ms <= self._clock() + ms
+
+    def renew_early(self) -> None:
+        """Send the next renewal at once, as others are sent with it."""
+        if self._renew is not None and self._renewing is None and self.standing != "lost":
+            self._renewing = self._loop.create_task(self._renew_once(self._renew))
 
     def owned_by(self, owner: Owner) -> None:
         """Keep it for somebody else from here on."""
@@ -251,9 +291,12 @@ class Keeper:
             renewed = await renew(lease)
         except Refused as error:
             if error.code in self._gone:
+                self._is_over_there = True
                 self._tenure.lose(error.detail)
             else:
                 self._tenure.lease = self._tenure.lease.missed(self._clock())
+        except ClientClosed as error:
+            self._tenure.lose(str(error))
         except CoterieError:
             self._tenure.lease = self._tenure.lease.missed(self._clock())
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and tried again
@@ -263,8 +306,11 @@ class Keeper:
             )
         else:
             self._tenure.renewed(renewed, self._clock())
+            # Who waits for good standing may wait although nobody had looked at a bad one.
+            self._moved.set()
         finally:
-            self._renewing = None
+            if self._renewing is asyncio.current_task():
+                self._renewing = None
         self.look()
 
 
@@ -303,9 +349,17 @@ class Scope:
         self.exit(kind, error, traceback)
 
     def enter(self) -> None:
-        """Bind the running task."""
+        """Bind the running task.
+
+        Raises:
+            LockLost: it is lost already, and nobody would be told again.
+        """
         task = asyncio.current_task()
         assert task is not None, "entered outside of a task"
+        for keeper in self._keepers:
+            if keeper.standing == "lost":
+                keeper.look()
+                raise keeper.loss() if self._loss is None else self._loss()
         self._task, self._before = task, task.cancelling()
         _ENTERED.setdefault(task, []).append(self)
         for keeper in self._keepers:

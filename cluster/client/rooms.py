@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cluster.client.core import Request, new_key, path_of
+from cluster.client.core import Request, new_key, path_of, value_of
 from cluster.client.durations import Length, ms_of
 from cluster.client.refusals import NotYourTurn
 from cluster.errors import LockLost
@@ -71,8 +71,8 @@ class Room:
     async def join(self) -> Place:
         """Take a place."""
         request = Request("POST", path_of("rooms", self.name, "join"), key=new_key())
-        body = (await self.client.call(request)).body
-        return Place(self, body["token"], msgspec.convert(body, Standing))
+        answer = await self.client.call(request)
+        return Place(self, answer.body["token"], value_of(answer, Standing))
 
     def place(self, token: str) -> Place:
         """A place that was taken before, by its pass."""
@@ -100,7 +100,7 @@ class Place:
         """
         path = path_of("rooms", self.room.name, "status")
         answer = await self.room.client.call(Request("GET", path, bearer=self.token))
-        self.standing = msgspec.convert(answer.body, Standing)
+        self.standing = value_of(answer, Standing)
         return self.standing
 
     async def until_active(self, *, wait: Length | None = None) -> Standing:

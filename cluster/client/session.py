@@ -22,12 +22,13 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from cluster.client.core import Policy, Request, new_key
+from cluster.client.core import Request, new_key
 from cluster.client.durations import Length, ms_of
 from cluster.client.held import Grant, Held, State
 from cluster.client.keeping import Keeper, OnState, Owner, Scope
 from cluster.client.lease import Lease
 from cluster.client.refusals import LockHeld, Occupied, Withdrawn
+from cluster.client.renewing import Renewals
 from cluster.errors import CoterieError, Indefinite, LockLost, Refused
 
 if TYPE_CHECKING:
@@ -89,8 +90,14 @@ class Session:
 
     async def __aenter__(self) -> Self:
         await self.open()
-        self._scope = Scope(self.keeper)
-        self._scope.enter()
+        scope = Scope(self.keeper)
+        try:
+            scope.enter()
+        except LockLost:
+            # The answer was so long in coming that its time was over.
+            await self.close()
+            raise
+        self._scope = scope
         return self
 
     async def __aexit__(
@@ -106,8 +113,11 @@ class Session:
             self._scope = None
             await self.close()
 
-    async def open(self) -> Self:
+    async def open(self, *, owner: asyncio.Task[Any] | threading.Thread | None = None) -> Self:
         """Open it and keep it alive from here on.
+
+        Args:
+            owner: for whom, where no other was named when it was made.
 
         Raises:
             CoterieError: it could not be opened. Where that is indefinite, its TTL ends it.
@@ -124,7 +134,9 @@ class Session:
         if self._owner == "process":
             runner: asyncio.Task[Any] | threading.Thread | None = None
         else:
-            runner = asyncio.current_task() if self._owner is None else self._owner
+            runner = self._owner or owner or asyncio.current_task()
+        # Not of the process that made us, perhaps: who opens it is who ends it.
+        self._pid = os.getpid()
         self._keeper = Keeper(
             lease,
             kind="session",
@@ -132,10 +144,11 @@ class Session:
             token=opened.token,
             owner=Owner(runner, self),
             clock=self.client.clock,
-            renew=_renewing(self.client, opened.session, self._revocable, self._behind),
+            renew=_renewing(self.client.renewals, opened.session, self._revocable, self._behind),
             gone=GONE,
             on_state=self._on_state,
         )
+        self.client.renewals.joined(self._keeper)
         self._keeper.start()
         self.client.adopt(self)
         return self
@@ -149,14 +162,14 @@ class Session:
         if keeper is None or keeper.is_stopped or self._pid != os.getpid():
             # Of a fork, too: it is our parent's to end.
             return
-        lost = keeper.lease.lost is not None
+        is_over_there = keeper.is_over_there
         # Who was not heard for so long will hardly be heard now.
         limit_ms = FAREWELL_MS if keeper.standing == "held" else LATE_FAREWELL_MS
         keeper.stop()
         for task in list(self._behind):
             task.cancel()
         # Also where the caller is cancelled meanwhile: others wait for what it held.
-        ending = self.client.behind(self._end(None if lost else limit_ms))
+        ending = self.client.behind(self._end(None if is_over_there else limit_ms))
         await asyncio.shield(ending)
 
     async def _end(self, limit_ms: int | None) -> None:
@@ -301,7 +314,7 @@ class Session:
 
 
 def _renewing(
-    client: Client,
+    renewals: Renewals,
     session: str,
     revocable: weakref.WeakSet[Holding],
     behind: set[asyncio.Task[Any]],
@@ -309,11 +322,7 @@ def _renewing(
     """What renews a session, without referring to it: it has to notice when nobody else does."""
 
     async def renew(lease: Lease) -> Lease:
-        # Two nodes can be asked within the time of one renewal.
-        policy = Policy(
-            attempt_ms=max(50, lease.every_ms // 2), connect_ms=max(50, lease.every_ms // 2)
-        )
-        renewed = await client.keepalive(session, timeout_ms=lease.every_ms, policy=policy)
+        renewed = await renewals.renew(session, within_ms=lease.every_ms)
         for holding in list(revocable):
             checking = asyncio.create_task(holding.check_again(lease.every_ms))
             behind.add(checking)
@@ -401,6 +410,9 @@ class Holding(Held):
         keeper.demand()
         with Scope(keeper):
             await self._enter(until_ms)
+            if self._is_obtaining:
+                raise RuntimeError(f'{self.kind} "{self.name}" is being taken by another task')
+            self._is_obtaining = True
             try:
                 grant = await self._obtain(until_ms)
             except BaseException:
@@ -408,6 +420,8 @@ class Holding(Held):
                 if not self._is_open:
                     self._leave()
                 raise
+            finally:
+                self._is_obtaining = False
             self._grant, self._why_lost = grant, None
             try:
                 # While we waited, renewals may have failed: no work starts on a lease that is old.
@@ -490,6 +504,7 @@ class Holding(Held):
     # How it is taken.
 
     _is_open = False
+    _is_obtaining = False
 
     async def _enter(self, until_ms: int) -> None:
         session = self.session
@@ -525,7 +540,7 @@ class Holding(Held):
             body = {"session": self.session.id, **wanted, "wait": left_ms}
             request = Request("POST", path, body, key=new_key(), wait_ms=left_ms)
             try:
-                answer = await client.call(request)
+                return self._granted((await client.call(request)).body)
             except Withdrawn:
                 # A node took our broken connection for a client that hung up, and took us out of
                 # the queue, before the repeat of the request came. We are still here: ask anew.
@@ -541,7 +556,6 @@ class Holding(Held):
                 self._is_open = True
                 self._in_background(self._tidy(request))
                 raise
-            return self._granted(answer.body)
 
     async def _tidy(self, request: Request) -> None:
         """Give back what a request that nobody waits for any more may have been granted: otherwise
@@ -551,6 +565,9 @@ class Holding(Held):
             answer = await self.session.client.fate(request)
             if answer is not None:
                 await self._send_back(self._granted(answer.body))
+        except Indefinite:
+            # The answer says nothing that could be given back.
+            return
         finally:
             self._is_open = False
             self._leave()

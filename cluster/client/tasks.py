@@ -29,7 +29,7 @@ from cluster.client.core import Request, new_key, path_of
 from cluster.client.durations import Length, ms_of
 from cluster.client.holdings import payload_in
 from cluster.client.refusals import NotFound
-from cluster.client.session import Session
+from cluster.client.session import GONE, Session
 from cluster.errors import CoterieError, LockLost, Refused
 
 if TYPE_CHECKING:
@@ -227,12 +227,8 @@ class Runner:
             while not self._stopping.is_set():
                 try:
                     await self._serve()
-                except NotFound as error:
-                    # Nobody has put tasks yet.
-                    self._say(None, error)
-                    await self._pause(self._tick_ms)
                 except Refused as error:
-                    if not error.retryable:
+                    if not error.retryable and error.code not in GONE:
                         raise
                     self._say(None, error)
                     await self._pause(PAUSE_MS)
@@ -253,13 +249,32 @@ class Runner:
         async with self._client.session(ttl=self._ttl_ms, name=self._name) as session:
             try:
                 while not self._stopping.is_set():
-                    await self._begin_some(session)
+                    await self._begin_some_if_told(session)
                 # What was begun is finished, with the session alive.
                 while self._running:
                     await asyncio.wait({doing for _, doing in self._running.values()})
             finally:
                 await self._end_all()
                 await self._leave(session)
+
+    async def _begin_some_if_told(self, session: Session) -> None:
+        """`_begin_some`; what goes wrong with the asking is no matter to what was begun, as long as
+        the session lives.
+        """
+        try:
+            await self._begin_some(session)
+        except LockLost:
+            raise
+        except Refused as error:
+            # Nobody has put tasks yet, or not now.
+            if error.code in GONE or not (error.retryable or isinstance(error, NotFound)):
+                raise
+            self._say(None, error)
+            await self._pause(self._tick_ms if isinstance(error, NotFound) else PAUSE_MS)
+        except CoterieError as error:
+            self._say(None, error)
+            await self._pause(PAUSE_MS)
+        session.keeper.demand()
 
     async def _begin_some(self, session: Session) -> None:
         """Ask for our share, begin what there is room for, and wait until there is news."""
@@ -405,5 +420,11 @@ class Runner:
             return
 
     def _say(self, task: Task | None, error: Exception) -> None:
-        if self._on_error is not None:
+        if self._on_error is None:
+            return
+        try:
             self._on_error(task, error)
+        except Exception as raised:  # noqa: BLE001 - whatever it is, it is told
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "telling of an error", "exception": raised}
+            )

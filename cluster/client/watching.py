@@ -45,6 +45,13 @@ class Resync(msgspec.Struct, frozen=True):
     resumes_after: int
 
 
+class _BadStream(Exception):
+    """What came is no stream of a node's."""
+
+
+# Of one event, in any number of lines; a node's are a few thousand at the most.
+EVENT_BYTES_MAX = 1 << 20
+
 Happening: TypeAlias = Event | Resync
 
 
@@ -53,7 +60,7 @@ class Feed:
 
     Attributes:
         after: position behind which the next connection is to begin; None: from the present.
-        is_over: the node said that it will tell no more.
+        is_over: the node said that it will tell no more, or what it said is no stream of a node's.
     """
 
     def __init__(self, after: int | None = None):
@@ -64,16 +71,26 @@ class Feed:
         self._event = ""
         self._id: int | None = None
         self._data: list[str] = []
+        self._size = 0
 
     def connected(self) -> None:
         """A connection begins: what the last one left unfinished is told again."""
         self._rest, self._event, self._id, self._data = b"", "", None, []
+        self._size = 0
         self.is_over = False
 
     def fed(self, data: bytes) -> list[Happening]:
         """What these bytes tell, and was not told before."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
         told: list[Happening] = []
+        try:
+            self._read(data, told)
+        except _BadStream:
+            # The next node goes on behind what was told.
+            self.is_over = True
+        return told
+
+    def _read(self, data: bytes, told: list[Happening]) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             text = line.decode("utf-8", "replace").removesuffix("\r")
             if not text:
@@ -82,41 +99,58 @@ class Feed:
             elif not text.startswith(":"):
                 word, _, value = text.partition(":")
                 self._take(word, value.removeprefix(" "))
-        return told
+        if len(self._rest) > EVENT_BYTES_MAX:
+            raise _BadStream(f"a line of more than {EVENT_BYTES_MAX} bytes")
 
     def _take(self, word: str, value: str) -> None:
         if word == "event":
             self._event = value
         elif word == "data":
             self._data.append(value)
-        elif word == "id" and value.isdecimal():
+            self._size += len(value)
+            if self._size > EVENT_BYTES_MAX:
+                raise _BadStream(f"an event of more than {EVENT_BYTES_MAX} bytes")
+        elif word == "id" and value.isdecimal() and len(value) < 20:
             self._id = int(value)
 
     def _dispatch(self) -> Happening | None:
         event, at, data = self._event, self._id, "\n".join(self._data)
-        self._event, self._id, self._data = "", None, []
+        self._event, self._id, self._data, self._size = "", None, [], 0
         if not data:
             if at is not None:
                 # A sign of life: everything up to here was told.
-                self.after = at
+                self._reached(at)
             return None
-        fields: dict[str, Any] = msgspec.json.decode(data, type=dict[str, Any])
+        try:
+            return self._told(event, at, msgspec.json.decode(data, type=dict[str, Any]))
+        except (KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
+            raise _BadStream(f"an event that makes none: {error!r}") from error
+
+    def _reached(self, at: int) -> None:
+        # A node that is behind may say where it is; what another told is not told again.
+        self.after = at if self.after is None else max(self.after, at)
+
+    def _told(self, event: str, at: int | None, fields: dict[str, Any]) -> Happening | None:
         if event == "open":
             if self.after is None:
-                self.after = fields["after"]
+                self.after = int(fields["after"])
             return None
         if event == "resync":
-            self.after = fields["from"]
-            return Resync(fields["lost_after"], fields["from"])
+            resync = msgspec.convert(
+                {"lost_after": fields["lost_after"], "resumes_after": fields["from"]}, Resync
+            )
+            self.after = resync.resumes_after
+            return resync
         if event == "bye" or "index" not in fields:
             self.is_over = True
             return None
-        index, seq = fields["index"], fields["seq"]
-        if self._last is not None and (index, seq) <= self._last:
-            return None
-        self._last = (index, seq)
+        told = msgspec.convert({**fields, "details": fields}, Event)
+        place = (told.index, told.seq)
+        is_new = self._last is None or place > self._last
+        if is_new:
+            self._last = place
         if at is not None:
             # The last event of its entry carries the position; the others of an entry are told
             # again, and left out, should the connection break among them.
-            self.after = at
-        return msgspec.convert({**fields, "details": fields}, Event)
+            self._reached(at)
+        return told if is_new else None

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
+from pathlib import Path
 
 import pytest
+import trustme
 from aiohttp import web
 
+from cluster.client import aio
 from cluster.client.aio import Client, now_ms
 from cluster.client.core import Policy
 from cluster.errors import ConnectionLost, Definite, Indefinite, NoLeader, Refused, Timeout
@@ -217,3 +221,203 @@ async def test_leadership_is_handed_over() -> None:
     async with SmallServer() as server, Client(server.endpoint) as client:
         assert (await client.transfer("n3")).leader == "n3"
         assert (await client.transfer()).leader == "n2"
+
+
+async def test_a_member_that_is_missing_is_indefinite() -> None:
+    """Somebody between us and the node answered, and what was asked for may have happened."""
+    async with SmallServer() as server, Client(server.endpoint) as client:
+
+        async def gate(path: str) -> web.Response | None:
+            return web.json_response({})
+
+        server.gate = gate
+        with pytest.raises(Indefinite, match='no member "answers"'):
+            await client.batch([])
+        with pytest.raises(Indefinite, match="makes no PutJob"):
+            await client.tube("t").put("x")
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"<html>", b"null", b'"x"', b"\xff"])
+async def test_an_answer_that_is_no_object_is_indefinite(body: bytes) -> None:
+    """And other nodes are asked before it is given up."""
+    async with SmallServer() as server:
+
+        async def gate(path: str) -> web.Response | None:
+            return web.Response(body=body, headers={"Coterie-Index": "9" * 5_000})
+
+        server.gate = gate
+        async with Client(server.endpoint, policy=HURRIED, timeout_ms=50) as client:
+            with pytest.raises(Indefinite):
+                await client.cluster()
+
+
+async def test_an_answer_without_end_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it fills the memory."""
+    monkeypatch.setattr(aio, "ANSWER_BYTES_MAX", 100_000)
+    sent = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n")
+        try:
+            while True:
+                writer.write(b" " * 65_536)
+                sent += 65_536
+                await writer.drain()
+        except ConnectionError:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    policy = Policy(attempts_max=1)
+    async with Client(f"{host}:{port}", policy=policy, timeout_ms=30_000) as client:
+        with pytest.raises(ConnectionLost, match="larger than"):
+            await client.cluster()
+    server.close()
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_redirect_is_not_followed(status: int) -> None:
+    """No node sends one; where it leads is no endpoint of ours."""
+    async with SmallServer() as server, Client(server.endpoint) as client:
+
+        async def gate(path: str) -> web.Response | None:
+            return web.Response(status=status, headers={"Location": path})
+
+        server.gate = gate
+        with pytest.raises(Refused, match=str(status)):
+            await client.cluster()
+    assert len(server.seen) == 1
+
+
+async def test_a_closed_client_asks_nobody() -> None:
+    """It says so, and opens nothing that nobody would close."""
+    async with SmallServer() as server:
+        client = Client(server.endpoint)
+        await client.open_session(ttl_ms=9_000)
+        await client.close()
+        await client.close()
+        with pytest.raises(RuntimeError, match="the client is closed"):
+            await client.cluster()
+    assert len(server.seen) == 1
+
+
+async def test_a_call_under_way_ends_with_its_client() -> None:
+    """It is not sent again, by connections that nobody would close."""
+    async with SmallServer() as server:
+
+        async def gate(path: str) -> web.Response | None:
+            await asyncio.sleep(3_600)
+            return None
+
+        server.gate = gate
+        client = Client(server.endpoint, policy=HURRIED)
+        calling = asyncio.ensure_future(client.cluster())
+        await server.until_seen("GET", "cluster")
+        await client.close()
+        with pytest.raises(RuntimeError, match="the client is closed"):
+            await calling
+
+
+async def test_closing_goes_on_behind_who_is_cancelled() -> None:
+    """Sessions are ended and connections closed all the same."""
+    async with SmallServer() as server:
+        client = Client(server.endpoint)
+        session = await client.session(owner="process").open()
+        may_end = asyncio.Event()
+
+        async def gate(path: str) -> web.Response | None:
+            await may_end.wait()
+            return None
+
+        server.gate = gate
+        closing = asyncio.ensure_future(client.close())
+        await server.until_seen("DELETE", "-s")
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        may_end.set()
+        await client.close()
+        assert session.state == "free"
+    assert server.sessions == {}
+
+
+async def test_closing_does_not_wait_for_what_may_take_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What goes on behind the callers has some seconds; after that it is broken off."""
+    monkeypatch.setattr(aio, "FAREWELL_MS", 10)
+
+    async def hours() -> None:
+        try:
+            await asyncio.sleep(3_600)
+        finally:
+            ended.set()
+
+    ended = asyncio.Event()
+    client = Client("127.0.0.1:1")
+    behind = client.behind(hours())
+    closing = asyncio.ensure_future(client.close())
+    await asyncio.wait_for(closing, 60)
+    assert ended.is_set()
+    assert behind.cancelled()
+
+
+def test_a_client_of_another_loop_says_so() -> None:
+    """Its connections belong to the loop in which they were made."""
+    client = Client("127.0.0.1:1", policy=Policy(attempts_max=1))
+
+    async def ask() -> None:
+        with pytest.raises(Definite):
+            await client.cluster()
+
+    async def ask_elsewhere() -> None:
+        with pytest.raises(RuntimeError, match="another event loop"):
+            await client.cluster()
+
+    with asyncio.Runner() as first:
+        first.run(ask())
+        with asyncio.Runner() as second:
+            second.run(ask_elsewhere())
+        first.run(client.close())
+
+
+async def serve_tls(certificate: trustme.LeafCert) -> tuple[web.AppRunner, str]:
+    """A node behind something that speaks TLS."""
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({"leader": "n2", "term": 7})
+
+    app = web.Application()
+    app.router.add_post("/v1/cluster/transfer", answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    certificate.configure_cert(context)
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    return runner, f"127.0.0.1:{runner.addresses[0][1]}"
+
+
+async def test_tls_trusts_whom_it_is_told_to_trust(tmp_path: Path) -> None:
+    """By the file of an authority or by a context; nobody else, and nothing unencrypted."""
+    authority = trustme.CA()
+    file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(file))
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    runner, endpoint = await serve_tls(authority.issue_cert("127.0.0.1"))
+    try:
+        for tls in (str(file), file, context):
+            async with Client(endpoint, tls=tls) as client:
+                assert (await client.transfer()).leader == "n2"
+        async with Client(f"https://{endpoint}", policy=Policy(attempts_max=1)) as client:
+            with pytest.raises(Definite) as caught:
+                await client.transfer()
+            assert caught.value.code == "unreachable"
+    finally:
+        await runner.cleanup()
+    with pytest.raises(ValueError, match="not encrypted"):
+        Client(f"http://{endpoint}", tls=context)
+    with pytest.raises(OSError, match="No such file"):
+        Client(endpoint, tls=tmp_path / "none.pem")

@@ -5,8 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cluster.client.durations import Length, ms_of
+from cluster.gateway.durations import PATTERN, parse_ms
 
 
 @pytest.mark.parametrize(
@@ -18,6 +21,12 @@ from cluster.client.durations import Length, ms_of
         ("1h30m", 5_400_000),
         ("2d", 172_800_000),
         ("0.25s", 250),
+        ("1000us", 1),
+        ("PT30S", 30_000),
+        ("P1DT2H", 93_600_000),
+        ("P2W", 1_209_600_000),
+        ("PT0.5S", 500),
+        ("PT1,25S", 1_250),
         (1_500, 1_500),
         (timedelta(seconds=10), 10_000),
     ],
@@ -28,7 +37,11 @@ def test_a_length_is_whole_milliseconds(length: Length, ms: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "length", ["", "30", "s", "-1s", "1.0001ms", "0.5ms", "1 s", -1, timedelta(microseconds=5)]
+    "length",
+    [
+        *("", "30", "s", "-1s", "1.0001ms", "0.5ms", "1 s", -1, timedelta(microseconds=5)),
+        *("P", "PT", "P1Y", "P1M", "-PT1S", "PT0.0001S", "PT1.5H", "pt1s"),
+    ],
 )
 def test_what_is_no_length_is_refused(length: Length) -> None:
     """With its name, so that the caller finds it."""
@@ -41,3 +54,23 @@ def test_a_float_is_not_guessed_at(length: object) -> None:
     """Seconds or milliseconds: nobody knows."""
     with pytest.raises(TypeError, match="wait"):
         ms_of(length, "wait")  # type: ignore[arg-type]
+
+
+@given(st.from_regex(PATTERN, fullmatch=True) | st.text("PTWDHMS0123456789.,usmhd", max_size=8))
+def test_a_text_means_what_it_means_to_a_node(text: str) -> None:
+    """The client knows nothing of the node: nothing but this test keeps both equal."""
+
+    def said(read: object) -> int | None:
+        assert callable(read)
+        try:
+            found: int = read(text)
+        except ValueError:
+            return None
+        return found
+
+    of_node, ours = said(parse_ms), said(ms_of)
+    # A node cuts what is finer than a microsecond off, and refuses what is beyond its range.
+    if of_node is not None and "us" not in text:
+        assert ours == of_node
+    if ours is not None and ours < 2**50:
+        assert ours == of_node

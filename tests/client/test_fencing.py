@@ -165,6 +165,8 @@ REQUESTS = [
     ("POST", {"Coterie-Lock": "orders", "Coterie-Token": "0"}, 400),
     ("POST", {"Coterie-Lock": "orders", "Coterie-Token": "9" * 40}, 400),
     ("POST", {"Coterie-Lock": "orders", "Coterie-Token": "-8"}, 400),
+    ("POST", {"Coterie-Lock": "orders", "Coterie-Token": "0" * 19 + "1" + "9" * 20}, 400),
+    ("POST", {"Coterie-Lock": "orders", "Coterie-Token": "1" + "9" * 5_000}, 400),
     ("GET", headers_of("orders", 6), 200),
 ]
 

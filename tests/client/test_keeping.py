@@ -356,3 +356,51 @@ class TestScope:
             await kept.at(10_000)
             await asyncio.sleep(0)
         kept.keeper.stop()
+
+
+async def test_who_waits_for_good_standing_goes_on_although_nobody_looked() -> None:
+    """The clock says grace, no timer has said so yet, and a renewal comes."""
+    may_answer = asyncio.Event()
+
+    async def slow(lease: Lease) -> Lease:
+        await may_answer.wait()
+        return lease.renewed(expires_in_ms=10_000, sent_ms=9_500)
+
+    kept = Kept(slow)
+    await kept.at(9_000 - 1)
+    kept.now_ms = 9_500
+    assert kept.keeper.standing == "grace"
+    waiting = asyncio.ensure_future(kept.keeper.until_held())
+    await asyncio.sleep(0)
+    may_answer.set()
+    await asyncio.wait_for(waiting, 30)
+    assert kept.told == []
+    kept.keeper.stop()
+
+
+async def test_a_scope_is_not_entered_when_all_is_over() -> None:
+    """Nobody would be told of the loss a second time."""
+    kept = Kept()
+    await kept.at(30_000)
+    assert kept.told == ["lost"]
+    with pytest.raises(LockLost), Scope(kept.keeper):
+        pytest.fail("it was entered")
+
+
+async def test_a_keeper_at_rest_hears_of_no_loss() -> None:
+    """What it keeps is being ended: the refusal of a renewal on its way says nothing new."""
+
+    async def refused(lease: Lease) -> Lease:
+        await asyncio.sleep(0)
+        raise SessionExpired("it is over")
+
+    kept = Kept(refused)
+    kept.now_ms = 5_000
+    kept.keeper.look()
+    with kept.keeper.at_rest():
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await kept.at(6_000)
+    assert kept.keeper.standing == "held"
+    await kept.at(6_001)
+    assert kept.told == ["lost"]

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from cluster.client.aio import Client, now_ms
 from cluster.client.core import Policy
+from cluster.client.keeping import Keeper
 from cluster.client.refusals import LockHeld
 from cluster.client.session import Session
 from cluster.errors import Indefinite, LockLost
@@ -387,3 +388,105 @@ async def test_a_session_that_is_not_open_says_so() -> None:
         await session.open()
         with pytest.raises(RuntimeError, match="make another"):
             await session.open()
+
+
+async def test_a_callback_that_raises_does_not_keep_the_loss_from_its_owner(
+    server: SmallServer, client: Client
+) -> None:
+    """The task inside is cancelled all the same, and the error is said."""
+    said: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: said.append(str(context["exception"]))
+    )
+
+    def on_state(standing: str) -> None:
+        raise ValueError("from the callback")
+
+    async def work(session: Session) -> None:
+        async with session.lock("orders", on_state=on_state) as lock:
+            server.locks["orders"].holder = None
+            checking.append(asyncio.create_task(lock.check()))
+            await asyncio.wait_for(asyncio.sleep(3_600), 30)
+
+    checking: list[asyncio.Task[bool]] = []
+    async with client.session() as session:
+        with pytest.raises(LockLost):
+            await work(session)
+        assert not await checking[0]
+    assert said == ["from the callback"]
+
+
+async def test_two_tasks_cannot_take_one_thing_at_once(client: Client) -> None:
+    """The first grant would be forgotten, and held for as long as the session."""
+    async with running_place() as place, Client(place.endpoint) as real:
+        await real.semaphore("s").set_limit(3)
+        async with real.session() as session:
+            units = session.semaphore("s")
+            taken = await asyncio.gather(
+                units.acquire(), units.acquire(), units.acquire(), return_exceptions=True
+            )
+            assert sum(isinstance(token, RuntimeError) for token in taken) == 2
+            await units.release()
+            assert (await real.semaphore("s").show())["holders"] == []
+
+
+async def test_a_token_is_looked_at_once(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may give it back between the check and the use: that is a loss, no bug."""
+    async with client.session() as session, session.lock("orders") as lock:
+        grant = lock._grant
+        standing = type(session.keeper).standing
+        assert isinstance(standing, property)
+
+        def given_back_meanwhile(keeper: Keeper) -> str:
+            lock._grant = None
+            return "held"
+
+        monkeypatch.setattr(Keeper, "standing", property(given_back_meanwhile))
+        assert grant is not None
+        assert lock.token == grant.token
+        monkeypatch.setattr(Keeper, "standing", standing)
+        lock._grant = grant
+
+
+async def test_a_session_made_before_a_fork_belongs_to_who_opens_it(
+    server: SmallServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a fleet whose program is loaded once: it is the child's to end."""
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "getpid", lambda: 1)
+        session = client.session()
+    async with session:
+        assert len(server.sessions) == 1
+    assert server.sessions == {}
+
+
+async def test_closing_ends_the_session_of_a_dead_owner(
+    server: SmallServer, client: Client
+) -> None:
+    """It is lost to us, and nobody needs to wait for the end of its TTL."""
+
+    async def open_and_leave() -> Session:
+        return await client.session(ttl="1h").open()
+
+    session = await asyncio.create_task(open_and_leave())
+    session.keeper.look()
+    assert session.state == "lost"
+    await session.close()
+    assert server.sessions == {}
+
+
+async def test_an_opening_that_was_answered_too_late_is_lost(server: SmallServer) -> None:
+    """The body does not begin, and the session is given back."""
+    at_ms = 0
+
+    async def gate(path: str) -> web.Response | None:
+        nonlocal at_ms
+        at_ms += 2_000 if path.endswith("sessions") else 0
+        return None
+
+    server.gate = gate
+    async with Client(server.endpoint, policy=HURRIED, clock=lambda: at_ms) as late:
+        with pytest.raises(LockLost):
+            async with late.session(ttl="1s"):
+                pytest.fail("it began")
+    assert server.sessions == {}

@@ -456,8 +456,10 @@ PLAIN = frozenset(
         "check",
         "close_session",
         "keepalive",
+        "keepalives",
         "open_session",
         "release",
+        "renewals",
         "transfer",
     }
 )
@@ -476,4 +478,4 @@ def test_both_shells_have_the_same_words(one: type, other: type) -> None:
         if inspect.isfunction(found):
             parameters = set(inspect.signature(found).parameters)
             others = set(inspect.signature(getattr(other, word)).parameters)
-            assert parameters - others <= {"timeout_ms", "policy"}, word
+            assert parameters - others <= {"timeout_ms", "policy", "owner"}, word

@@ -11,16 +11,20 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
+from cluster.client.aio import Client
 from cluster.client.sync import SyncClient, SyncSession
 from cluster.client.sync.portal import Portal
 from cluster.errors import LockLost
 from cluster.testing.place import Place, running_place
 
 T = TypeVar("T")
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -243,3 +247,146 @@ async def test_a_leader_in_a_thread_leads_until_stopped(place: Place) -> None:
 
     await in_thread(run)
     assert told == ["elected", "leads", "deposed"]
+
+
+async def test_what_is_begun_while_the_client_closes_is_ended_or_refused(place: Place) -> None:
+    """Nobody waits for ever for a loop that has ended, and no coroutine is left."""
+
+    def ask(client: SyncClient, begun: threading.Event) -> str:
+        begun.set()
+        try:
+            while True:
+                client.cluster()
+        except RuntimeError as error:
+            return str(error)
+
+    for _ in range(10):
+        client = SyncClient(place.endpoint)
+        begun = [threading.Event() for _ in range(3)]
+        asking = [asyncio.create_task(in_thread(ask, client, event)) for event in begun]
+        for event in begun:
+            await asyncio.to_thread(event.wait, 30)
+        await in_thread(client.close)
+        said = await asyncio.wait_for(asyncio.gather(*asking), 60)
+        assert all("closed" in each for each in said)
+
+
+async def test_a_fork_while_another_thread_is_inside_leaves_the_child_a_way_in(
+    place: Place,
+) -> None:
+    """The lock that the other thread held is nobody's to give back there."""
+
+    def run() -> None:
+        client = SyncClient(place.endpoint)
+        client.cluster()
+        inside, may_leave = threading.Event(), threading.Event()
+
+        def be_inside() -> None:
+            with client._portal._lock:
+                inside.set()
+                may_leave.wait(30)
+
+        thread = threading.Thread(target=be_inside)
+        thread.start()
+        inside.wait(30)
+        pid = os.fork()
+        if pid == 0:
+            with contextlib.suppress(BaseException):
+                signal.alarm(20)
+                client.close()
+                os._exit(0)
+            os._exit(1)
+        _, status = os.waitpid(pid, 0)
+        may_leave.set()
+        thread.join()
+        client.close()
+        assert os.waitstatus_to_exitcode(status) == 0
+
+    await in_thread(run)
+
+
+async def test_a_stop_before_the_start_is_heard(place: Place) -> None:
+    """As from a signal's handler that came early; also while this very thread is inside."""
+
+    def run() -> None:
+        with SyncClient(place.endpoint) as client:
+            worker = client.worker("t", handle=lambda job: None)
+            with client._portal._lock:
+                worker.stop()
+            worker.run()
+
+    await asyncio.wait_for(in_thread(run), 60)
+
+
+async def test_a_session_belongs_to_the_thread_that_opens_it(place: Place) -> None:
+    """Not to the one that made it, which may live for longer."""
+    with SyncClient(place.endpoint) as client:
+        session = client.session(ttl="1s")
+        await in_thread(session.open)
+        assert session.state == "lost"
+        with pytest.raises(LockLost, match="the thread that owned it has ended"):
+            _ = session.token
+
+
+async def test_a_client_closed_by_another_thread_is_a_loss(place: Place) -> None:
+    """To who is inside of a `with`; not an error about the client on top of it."""
+    inside = threading.Event()
+    closed = threading.Event()
+
+    def work(client: SyncClient) -> None:
+        with client.session() as session, session.lock("orders") as lock:
+            inside.set()
+            closed.wait(30)
+            _ = lock.token
+
+    client = SyncClient(place.endpoint)
+    working = asyncio.create_task(in_thread(work, client))
+    await asyncio.to_thread(inside.wait, 30)
+    await in_thread(client.close)
+    closed.set()
+    with pytest.raises(LockLost):
+        await working
+
+
+LEFT_OPEN = """
+import sys
+from cluster import SyncClient
+
+client = SyncClient(sys.argv[1])
+session = client.session(ttl="1h", owner="process").open()
+session.lock("left").acquire()
+watching = client.watch("/locks/")
+print("ready", flush=True)
+if sys.argv[2] == "watching":
+    next(watching)
+"""
+
+
+@pytest.mark.parametrize("how", ["idle", "watching"])
+async def test_a_program_that_forgets_to_close_ends_and_gives_back(place: Place, how: str) -> None:
+    """Its locks are free although their TTL is an hour; a watch that was begun is no obstacle."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-c", LEFT_OPEN, place.endpoint, how),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"ready\n"
+
+    async def something_happens() -> None:
+        async with Client(place.endpoint) as client:
+            while True:
+                async with client.session() as session, session.lock("other"):
+                    await asyncio.sleep(0.01)
+
+    happening = asyncio.create_task(something_happens())
+    _, said = await asyncio.wait_for(process.communicate(), 60)
+    happening.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await happening
+    assert (process.returncode, said) == (0, b"")
+    async with Client(place.endpoint) as client:
+        while (await client.lock("left")).holders:
+            await asyncio.sleep(0.01)

@@ -12,6 +12,7 @@ from cluster.client.aio import Client
 from cluster.client.core import Policy
 from cluster.client.refusals import BadRequest
 from cluster.client.watching import Event, Feed, Resync
+from cluster.errors import Refused
 from cluster.gateway.watchers import GOODBYE, message
 
 
@@ -105,6 +106,45 @@ def test_members_of_newer_nodes_are_kept_in_the_details() -> None:
     assert event.details["phase"] == "full"
 
 
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"data: no JSON\n\n",
+        b"data: [1]\n\n",
+        b'data: {"index": 6}\n\n',
+        b'data: {"index": "6", "seq": 0, "what": "x", "path": "/"}\n\n',
+        b"event: resync\ndata: {}\n\n",
+    ],
+)
+def test_what_is_no_stream_of_a_node_ends_the_connection(nonsense: bytes) -> None:
+    """What came before it is told; the next node goes on behind that."""
+    feed = Feed()
+    assert places(feed.fed(OPENING + told(5) + nonsense + told(6))) == [(5, 0)]
+    assert feed.is_over
+    feed.connected()
+    assert places(feed.fed(OPENING + told(6))) == [(6, 0)]
+
+
+@pytest.mark.parametrize("endless", [b"x" * 70_000, b"data: x\n" * 10_000])
+def test_an_event_without_end_is_not_kept(endless: bytes) -> None:
+    """It ends the connection before it fills the memory."""
+    feed = Feed()
+    for _ in range(200):
+        feed.fed(endless)
+        if feed.is_over:
+            return
+    pytest.fail("more than ten megabytes were kept")
+
+
+def test_a_node_that_is_behind_takes_nothing_back() -> None:
+    """Its signs of life are older than what another has told."""
+    feed = Feed(100)
+    feed.fed(b": still here\nid: 90\n\n")
+    assert feed.after == 100
+    feed.fed(b": still here\nid: " + b"9" * 5_000 + b"\n\n")
+    assert feed.after == 100
+
+
 async def test_a_watch_goes_on_at_the_next_connection() -> None:
     """Behind what was told, whatever broke it: an end, silence, or a node that is not ready."""
     asked: list[str] = []
@@ -168,3 +208,50 @@ async def test_a_watch_that_makes_no_sense_is_refused() -> None:
     await ended.wait()
     server.close()
     assert caught.value.field == "prefix"
+
+
+async def test_a_watch_follows_nobody_elsewhere() -> None:
+    """A redirect is no answer of a node's, and its target is no endpoint of ours."""
+    asked = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 302 x\r\nLocation: /v1/watch\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    async with Client(f"{host}:{port}") as client:
+        with pytest.raises(Refused, match="302"):
+            await anext(client.watch())
+    server.close()
+    assert asked == 1
+
+
+async def test_a_watch_ends_with_its_client() -> None:
+    """It opens no new connection behind its back."""
+    connected = 0
+    begun = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connected
+        connected += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 x\r\nContent-Type: text/event-stream\r\n\r\n" + OPENING)
+        begun.set()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    client = Client(f"{host}:{port}")
+    watching = asyncio.ensure_future(anext(client.watch()))
+    await begun.wait()
+    await client.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        await asyncio.wait_for(watching, 30)
+    server.close()
+    assert connected == 1

@@ -16,7 +16,7 @@ from cluster.client.elections import Candidacy
 from cluster.client.jobs import Job
 from cluster.client.refusals import BadRequest
 from cluster.client.tasks import Task
-from cluster.errors import LockLost
+from cluster.errors import LockLost, Timeout
 from cluster.testing.place import Place, running_place
 
 
@@ -412,3 +412,144 @@ class TestElection:
         with pytest.raises(asyncio.CancelledError):
             await running
         assert await client.election("g").leader() is None
+
+
+class Delayed(Client):
+    """A client whose requests to some paths wait, once they were answered or before they go."""
+
+    def __init__(self, endpoint: str, ending: str, *, is_before: bool = False):
+        super().__init__(endpoint)
+        self.ending = ending
+        self.is_before = is_before
+        self.reached, self.may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def call(self, request: Request, **patience: Any) -> Answer:
+        if not request.path.endswith(self.ending):
+            return await super().call(request, **patience)
+        if not self.is_before:
+            answer = await super().call(request, **patience)
+        self.reached.set()
+        await self.may_go_on.wait()
+        return answer if not self.is_before else await super().call(request, **patience)
+
+
+async def test_a_touch_that_comes_after_the_end_is_no_loss(place: Place) -> None:
+    """The job was deleted, the answer is on its way, and a touch is refused meanwhile."""
+    told: list[str] = []
+    async with Delayed(place.endpoint, "/delete") as client:
+        tube = client.tube("t")
+        await tube.put("x", ttr="1s")
+        [job] = await tube.reserve(on_state=told.append)
+        job.keep(asyncio.current_task())
+        doing = asyncio.create_task(job.done())
+        await client.reached.wait()
+        for _ in range(100):
+            await asyncio.sleep(0.005)
+        client.may_go_on.set()
+        await doing
+    assert told == []
+    assert job.state == "free"
+
+
+async def test_a_reserve_that_is_cancelled_while_it_looks_gives_back(place: Place) -> None:
+    """A job came after a long wait; it is asked for its time, and nobody waits for it any more."""
+    async with Delayed(place.endpoint, "/touch", is_before=True) as client:
+        tube = client.tube("t")
+        reserving = asyncio.create_task(tube.reserve(wait="1m"))
+        async with Client(place.endpoint) as other:
+
+            async def waits() -> bool:
+                return bool((await other.tube("t").show())["waiting"])
+
+            await until(waits)
+            await asyncio.sleep(0.3)
+            await other.tube("t").put("x", ttr="1s")
+            place.flows = False
+            await client.reached.wait()
+            reserving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reserving
+
+            async def is_ready() -> bool:
+                return bool((await other.tube("t").show())["ready"] == 1)
+
+            await until(is_ready)
+            place.flows = True
+
+
+async def test_a_turn_whose_ticket_is_unknown_keeps_nobody_waiting(place: Place) -> None:
+    """It was drawn, and who drew it was cancelled before the answer came."""
+    async with Delayed(place.endpoint, "/fifos/f/tickets") as client:
+        fifo = client.fifo("f")
+        await fifo.create(accept_timeout="1h", wait_timeout="1h")
+        taking = asyncio.create_task(fifo.turn().acquire())
+        await client.reached.wait()
+        taking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await taking
+        client.may_go_on.set()
+        async with Client(place.endpoint) as other, other.fifo("f").turn(wait="1m") as turn:
+            assert turn.token
+
+
+async def test_an_answer_that_is_missing_does_not_end_what_was_begun(place: Place) -> None:
+    """The cluster has no leader for a while; the session lives, and so does the work."""
+
+    class Deaf(Client):
+        deaf = False
+        asked = 0
+
+        async def call(self, request: Request, **patience: Any) -> Answer:
+            if self.deaf and request.path.endswith("/work"):
+                self.asked += 1
+                raise Timeout("nobody leads")
+            return await super().call(request, **patience)
+
+    said: list[Exception] = []
+    async with Deaf(place.endpoint) as client:
+        await client.pool("p").put(["one"])
+        begun, may_end = asyncio.Event(), asyncio.Event()
+        runner = client.runner("p", tick="10ms", on_error=lambda _, error: said.append(error))
+        times = 0
+
+        @runner.task
+        async def do(task: Task) -> None:
+            nonlocal times
+            times += 1
+            begun.set()
+            await may_end.wait()
+            runner.stop()
+
+        running = asyncio.create_task(runner.run())
+        await begun.wait()
+        client.deaf = True
+        while client.asked < 2:
+            await asyncio.sleep(0.01)
+        client.deaf = False
+        may_end.set()
+        await running
+    assert times == 1
+    assert {type(error) for error in said} == {Timeout}
+
+
+async def test_a_callback_that_raises_is_said_and_survived(client: Client) -> None:
+    """By the loop's handler; the worker goes on."""
+    said: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: said.append(str(context["exception"]))
+    )
+    tube = client.tube("t")
+    for body in ("1", "2"):
+        await tube.put(body)
+
+    async def handle(job: Job) -> None:
+        if job.body == "1":
+            raise ValueError("from the handler")
+        worker.stop()
+
+    def on_error(job: Job, error: Exception) -> Any:
+        raise LookupError("from the callback")
+
+    worker = client.worker("t", handle=handle, on_error=on_error)
+    await worker.run()
+    assert said == ["from the callback"]

@@ -5,8 +5,10 @@ RULE: words of `cluster.client.aio.Client`, each run through the portal.
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -46,6 +48,7 @@ class SyncClient:
         policy: how patient it is.
         timeout_ms: how long a call may take in all; the wait of a long poll comes on top.
         clock: ms of a clock that never goes back, the same in all threads.
+        tls: for endpoints behind https: see `cluster.client.aio.Client`.
     """
 
     def __init__(
@@ -55,8 +58,9 @@ class SyncClient:
         policy: Policy | None = None,
         timeout_ms: int = 10_000,
         clock: Callable[[], int] = now_ms,
+        tls: ssl.SSLContext | str | Path | None = None,
     ):
-        self._inner = Client(endpoints, policy=policy, timeout_ms=timeout_ms, clock=clock)
+        self._inner = Client(endpoints, policy=policy, timeout_ms=timeout_ms, clock=clock, tls=tls)
         self._portal = Portal(self._inner.close)
 
     def __enter__(self) -> Self:

@@ -51,6 +51,9 @@ class SyncHolding(Generic[H]):
         if inner.state == "free":
             return
         try:
+            if self._portal.is_closed:
+                # Its session was closed with the client, by another thread.
+                raise inner.loss()
             self._portal.run(_left(inner, error))
         except LockLost as loss:
             raise_loss(loss, error)
@@ -180,7 +183,6 @@ class SyncSession:
         on_state: OnState | None = None,
     ):
         self._portal = portal
-        owner = threading.current_thread() if owner is None else owner
         self._inner = Session(client, ttl=ttl, name=name, meta=meta, owner=owner, on_state=on_state)
 
     def __enter__(self) -> Self:
@@ -199,12 +201,14 @@ class SyncSession:
 
     def open(self) -> Self:
         """Open it and keep it alive from here on."""
-        self._portal.run(self._inner.open())
+        self._portal.run(self._inner.open(owner=threading.current_thread()))
         return self
 
     def close(self) -> None:
         """End it; what it holds is free at once."""
-        self._portal.run(self._inner.close())
+        if not self._portal.is_closed:
+            # The client, closed by another thread, has ended it.
+            self._portal.run(self._inner.close())
 
     @property
     def id(self) -> str:
