@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from cluster.errors import CoterieError, NoLeader
 from cluster.machine.commands import Abandon, Batch, Command, Group, Origin, Request
 from cluster.machine.machine import Machine
-from cluster.machine.outcome import Queued
+from cluster.machine.outcome import Outcome, Queued
+from cluster.node import schedules
 from cluster.node.peers import ClusterStatus, NodeStatus
 from cluster.node.pending import Answered, Failed, OnReply
 from cluster.node.settings import Counters
@@ -30,15 +31,21 @@ class _Waiting:
 class LocalNode:
     """One node, alone, that always leads unless it is told otherwise.
 
+    Args:
+        wall_ms: what the wall clock shows at the beginning, ms since 1970; from then on it goes
+            with cluster time, and schedules are answered. None: it stands at 0, and nobody
+            answers what scheduled tasks ask.
+
     Attributes:
         refuse_with: what `submit` raises instead of taking a command.
         fail_with: what commands and reads are answered with instead of being applied.
         is_silent: commands and reads are taken and never answered.
         taken: every command in the order it came.
         hung_up: handles given to `hang_up`.
+        http, fronts: where it says that it listens.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, wall_ms: int | None = None) -> None:
         self.machine = Machine()
         self.counters = Counters()
         self.refuse_with: CoterieError | None = None
@@ -47,7 +54,11 @@ class LocalNode:
         self.leader: str | None = "n1"
         self.taken: list[Command] = []
         self.hung_up: list[int] = []
+        self.http = "127.0.0.1:0"
+        self.fronts = {"ticketd": "127.0.0.1:9000"}
         self._time_ms = 1_000
+        self._wall_ahead_ms = None if wall_ms is None else wall_ms - self._time_ms
+        self._slots_asked = 0
         self._index = 0
         self._next_seq = 1
         self._waiting: dict[int, _Waiting] = {}
@@ -111,10 +122,28 @@ class LocalNode:
     def advance(self, ms: int) -> None:
         """Let cluster time pass; every deadline on the way gets its own entry."""
         until = self._time_ms + ms
-        while (deadline := self.machine.next_deadline_ms()) is not None and deadline <= until:
-            self._time_ms = max(self._time_ms, deadline)
+        while (due_ms := self.next_due_ms()) is not None and due_ms <= until:
+            self._time_ms = max(self._time_ms, due_ms)
             self._apply(())
         self._time_ms = until
+
+    def next_due_ms(self) -> int | None:
+        """Cluster time at which something happens by itself; None: nothing ever does."""
+        due_ms = self.machine.next_deadline_ms()
+        wall_due_ms = self.machine.next_wall_ms()
+        if self._wall_ahead_ms is None or wall_due_ms is None:
+            return due_ms
+        slot_ms = wall_due_ms - self._wall_ahead_ms
+        return slot_ms if due_ms is None else min(due_ms, slot_ms)
+
+    def wall_ms(self) -> int:
+        """What the wall clock shows."""
+        return 0 if self._wall_ahead_ms is None else self._time_ms + self._wall_ahead_ms
+
+    def carry_out(self, command: Command) -> Outcome:
+        """Apply a command of nobody's at once, and return what came of it."""
+        seq = self._number()
+        return self._apply((Request(seq, command),))[seq]
 
     def on_applied(self, callback: Callable[[], None], /) -> Callable[[], None]:
         self._listeners[callback] = None
@@ -139,7 +168,7 @@ class LocalNode:
         why = None if self.leader is not None else "no leader is known"
         here = NodeStatus(
             id="n1",
-            http="127.0.0.1:0",
+            http=self.http,
             state="leader" if self.leader == "n1" else "follower",
             applied=self._index,
             lag=0,
@@ -147,7 +176,7 @@ class LocalNode:
             last_heard_ms=0,
             digest=self.machine.digest,
             version="0",
-            fronts={"ticketd": "127.0.0.1:9000"},
+            fronts=self.fronts,
         )
         return ClusterStatus(
             cluster="test",
@@ -172,23 +201,41 @@ class LocalNode:
         fresh, self._fresh = self._fresh, []
         self._apply(tuple(fresh))
 
-    def _apply(self, requests: tuple[Request, ...]) -> None:
+    def _apply(self, requests: tuple[Request, ...]) -> dict[int, Outcome]:
+        """Apply one entry, tell who waits, and return the answers to those for whom nobody does."""
         self._index += 1
+        unheard: dict[int, Outcome] = {}
         # A parked request is not settled: acknowledged, it would leave its queue.
-        ack = min(self._waiting, default=self._next_seq)
+        ack = min((*self._waiting, *(request.seq for request in requests)), default=self._next_seq)
         groups = (Group(Origin("n1", 1), ack, requests),) if requests else ()
-        for answer in self.machine.apply(self._index, Batch(self._time_ms, 0, groups)):
+        for answer in self.machine.apply(self._index, Batch(self._time_ms, self.wall_ms(), groups)):
             seq = answer.request.seq
             waiting = self._waiting.get(seq)
             if waiting is None:
-                continue
-            if isinstance(answer.outcome, Queued):
+                unheard[seq] = answer.outcome
+            elif isinstance(answer.outcome, Queued):
                 waiting.is_parked = True
             else:
                 del self._waiting[seq]
                 waiting.on_reply(Answered(answer.outcome, self._index))
         for listener in list(self._listeners):
             listener()
+        self._answer_schedules()
+        return unheard
+
+    def _answer_schedules(self) -> None:
+        """As a leader does: tell tasks when they are due next."""
+        if self._wall_ahead_ms is None:
+            return
+        commands: list[Command] = []
+        for wanted in self.machine.tasks.wanting(self._slots_asked):
+            self._slots_asked = wanted.revision
+            try:
+                commands.append(schedules.answer(wanted, self.wall_ms()))
+            except ValueError:
+                continue
+        if commands:
+            self._apply(tuple(Request(self._number(), command) for command in commands))
 
 
 def _ignore(reply: Answered | Failed) -> None:
