@@ -138,7 +138,7 @@ def leaves(nav: object) -> Iterator[str]:
 def test_nothing_is_loaded_from_elsewhere() -> None:
     """No font, script or picture of another host; no plugin that the successor does not know."""
     assert CONFIG["theme"]["font"] is False
-    assert CONFIG["plugins"] == ["search"]
+    assert CONFIG["plugins"] == ["search", "offline"]
     assert not {"extra_javascript", "hooks", "repo_url"} & CONFIG.keys()
     for page in pages():
         found = re.findall(r"!\[[^\]]*\]\(http|<(?:script|link|img|iframe)\b", text_of(page))

@@ -10,10 +10,12 @@ import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
 from cluster.client.aio import Client
+from cluster.client.core import Request
 from tests.docs.comparing import is_shown
 from tests.docs.pages import Block, blocks_of, commands_of, pages, text_of
 from tests.integration.cluster import NAMES, Cluster, started
@@ -77,6 +79,18 @@ async def test_the_examples_of_a_page_work(
                 assert ran.code == 0, told(block, "exit code 0", f"{ran.code}\n{before}")
 
 
+async def test_every_metric_is_told(cluster: Cluster) -> None:
+    """What a node shows and what the page tells of are the same."""
+    await cluster.make_whole()
+    async with aiohttp.ClientSession() as http:
+        url = f"{cluster.members[NAMES[0]].url}/metrics"
+        async with http.get(url) as response:
+            page = await response.text()
+    shown = set(re.findall(r"(?m)^# TYPE (coterie_\w+) ", page))
+    told = set(re.findall(r"`(coterie_\w+)`", text_of("reference/metrics.md")))
+    assert {name for name in shown if not name.endswith("_created")} == told
+
+
 class Place:
     """Ports and folder as the pages have them, and as they are here."""
 
@@ -127,7 +141,5 @@ async def end_all_sessions(cluster: Cluster) -> None:
 
 async def listed(client: Client) -> list[str]:
     """Ids of live sessions."""
-    from cluster.client.core import Request
-
     answer = await client.call(Request("GET", "/v1/sessions"))
     return [session["session"] for session in answer.body["sessions"]]
