@@ -117,6 +117,20 @@ def test_the_blocks_of_a_page_are_run_or_plainly_not_meant_to_be(page: str) -> N
     assert len(left_out) == NOT_RUN.get(page, 0)
 
 
+def test_programs_on_pages_are_formatted_like_ours(tmp_path: Path) -> None:
+    """They are copied from there."""
+    for page in pages():
+        for block in blocks_of(page, text_of(page)):
+            if block.language == "python" and not ELSEWHERE.fullmatch(page):
+                name = re.sub(r"\W", "-", page)
+                (tmp_path / f"{name}-{block.line}.py").write_text(
+                    f"{block.text}\n", encoding="utf-8"
+                )
+    ruff = [sys.executable, "-m", "ruff", "format", "--diff", "--isolated", "--line-length", "100"]
+    done = subprocess.run([*ruff, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
 def test_every_page_is_in_the_navigation_once() -> None:
     """And there is none that is not there."""
     named = list(leaves(CONFIG["nav"]))

@@ -7,6 +7,7 @@ cluster of the test. What is not run is listed below, page by page.
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -33,6 +34,14 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clu
     """The cluster of all pages."""
     async with started(tmp_path_factory.mktemp("docs")) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tools() -> None:
+    """What the examples of pages use beside ours."""
+    missing = [tool for tool in ("bash", "curl", "jq", "pgrep") if shutil.which(tool) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
