@@ -54,8 +54,8 @@ class Broker:
         for file in self.folder.glob("*.celery.msg"):
             try:
                 message = json.loads(file.read_bytes())
-            except ValueError:
-                # It is being written.
+            except (ValueError, FileNotFoundError):
+                # It is being written, or was just taken by a worker.
                 continue
             headers = message["headers"]
             if headers["task"] == "fleet.refresh":
@@ -69,7 +69,10 @@ class Broker:
         """Wait for so many messages under tokens newer than this; the token of the last."""
 
         async def are_there() -> Message | None:
-            newer = [message for message in self.messages() if message.token > after]
+            messages = self.messages()
+            # At each look: where both send, one may wait for ever for what is to come.
+            judge(messages)
+            newer = [message for message in messages if message.token > after]
             return newer[-1] if len(newer) >= count else None
 
         return (await until(are_there, f"{count} messages after token {after}")).token

@@ -46,7 +46,9 @@ class Fleet:
         """Wait for so many runs under tokens newer than this; the last of them."""
 
         async def are_there() -> Run | None:
-            newer = [run for run in self.runs() if run[1] > after]
+            runs = self.runs()
+            judge(runs)
+            newer = [run for run in runs if run[1] > after]
             return newer[-1] if len(newer) >= count else None
 
         return await until(are_there, f"{count} runs under a token newer than {after}")
