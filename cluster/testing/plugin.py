@@ -189,7 +189,7 @@ def _settings(config: pytest.Config, item: pytest.Item | None) -> tuple[int, str
     return _nodes(found["coterie_nodes"], pytest.fail.Exception), str(found["coterie_log_level"])
 
 
-def _nodes(text: object, error: type[Exception]) -> int:
+def _nodes(text: object, error: type[BaseException]) -> int:
     """How many; raises `error` where it is no number, or none that makes sense."""
     if not str(text).isdecimal() or not 1 <= int(str(text)) <= 9:
         raise error(f'coterie_nodes: "{text}" is no number from 1 to 9')

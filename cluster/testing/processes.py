@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import signal
 import socket
 import sys
@@ -38,6 +40,7 @@ LEADER = "leader"
 
 READY_WITHIN = "60s"
 STARTS_MAX = 3
+TAKEN = os.strerror(errno.EADDRINUSE).lower()
 LINES_KEPT = 10_000
 LOOK_EVERY_S = 0.05
 
@@ -247,9 +250,9 @@ class ProcessCluster:
             except (CannotStart, TimeoutError) as error:
                 await cluster.kill()
                 self._claims.close()
-                # Somebody else may have taken a port meanwhile.
-                if attempt == STARTS_MAX:
-                    said = "\n".join(self.log()[-20:])
+                said = "\n".join(self.log()[-20:])
+                # Somebody else may have taken a port meanwhile; nothing else gets better.
+                if attempt == STARTS_MAX or TAKEN not in f"{error}\n{said}".lower():
                     message = f"the cluster did not come up: {error or 'not in time'}\n{said}"
                     raise CannotStart(message) from error
             except BaseException:

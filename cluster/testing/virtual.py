@@ -239,11 +239,10 @@ class VirtualCluster:
         self._all_cut = self._all_cut or client is None
 
     def heal(self, client: VirtualClient | VirtualSyncClient | None = None) -> None:
-        """End a cut."""
-        for way in self._ways_of(client):
-            way.heal()
+        """End a cut. What a client has not lost meanwhile, it renews at once."""
         if client is None:
             self._all_cut = False
+        self._change(Way.heal, self._ways_of(client))
 
     def pause(self, client: VirtualClient | VirtualSyncClient) -> None:
         """Have a client's clock stand, as that of a process that is stopped in the middle of a line.
@@ -255,7 +254,7 @@ class VirtualCluster:
 
     def resume(self, client: VirtualClient | VirtualSyncClient) -> None:
         """Let a paused client see what time it is; it finds out at once what it has lost."""
-        client.way.resume()
+        self._change(Way.resume, [client.way])
         self._have_look(keepers.keepers_of(client.way.clock))
 
     def fail_next(self, code: str, *, times: int = 1, on: str = "") -> None:
@@ -284,6 +283,17 @@ class VirtualCluster:
 
     # How time passes.
 
+    def _change(self, change: Callable[[Way], None], ways: Iterable[Way]) -> None:
+        """Let clients live again, and renew before they can see that it is time to."""
+
+        async def changed() -> list[Keeper]:
+            for way in ways:
+                change(way)
+            return self._pass(self._now_ms)
+
+        with self._passing:
+            self._have_look(self._run(changed()))
+
     def _pass_until(self, until_ms: int) -> None:
         while changed := self._run(self._in_thread(until_ms)):
             self._have_look(changed)
@@ -297,17 +307,19 @@ class VirtualCluster:
         while self._now_ms < until_ms:
             if changed := self._step(until_ms):
                 return changed
-        for keeper in self._keepers()[0]:
-            if keeper.lease.try_at_ms <= self._now_ms:
-                self._renew(keeper)
-        return []
+        due = [
+            keeper
+            for keeper in self._keepers()[0]
+            # One that was cut off has tried in vain just now, and would soon again.
+            if keeper.lease.try_at_ms <= self._now_ms or keeper.standing == "grace"
+        ]
+        return [keeper for keeper in due if self._renew(keeper)]
 
     def _step(self, until_ms: int) -> list[Keeper]:
         """Pass time up to the next moment at which a keeper needs something."""
         living, dying = self._keepers()
-        for keeper in living:
-            if keeper.lease.term_at_ms - 1 <= self._now_ms:
-                self._renew(keeper)
+        late = [keeper for keeper in living if keeper.lease.term_at_ms - 1 <= self._now_ms]
+        changed = [keeper for keeper in late if self._renew(keeper)]
         moments = {keeper: keeper.lease.changes_at_ms(self._now_ms) for keeper in dying}
         renewals = (keeper.lease.term_at_ms - 1 for keeper in living)
         later = [moment for moment in (*moments.values(), *renewals) if moment > self._now_ms]
@@ -318,7 +330,7 @@ class VirtualCluster:
                 self._renew(keeper)
         # Last, so that no client in another thread sees a time for which it has no lease yet.
         self._now_ms = now_ms
-        return [keeper for keeper, moment in moments.items() if moment == now_ms]
+        return changed + [keeper for keeper, moment in moments.items() if moment == now_ms]
 
     def _keepers(self) -> tuple[list[Keeper], list[Keeper]]:
         """Those that renew, and those that will lose what they keep and be told."""
@@ -335,8 +347,9 @@ class VirtualCluster:
                 (living if renews else dying).append(keeper)
         return living, dying
 
-    def _renew(self, keeper: Keeper) -> None:
-        """What the client would have done, if its timers could keep up."""
+    def _renew(self, keeper: Keeper) -> bool:
+        """What the client would have done, if its timers could keep up; True: it is to be told."""
+        was_held = keeper.standing == "held"
         command = _renewal(keeper)
         assert command is not None
         outcome = self._node.carry_out(command)
@@ -344,10 +357,11 @@ class VirtualCluster:
             sent_ms = self._node.now_ms()
             lease = keeper.lease.renewed(expires_in_ms=outcome.expires_in_ms, sent_ms=sent_ms)
             keepers.take(keeper, lease)
-            return
+            return not was_held
         self._refused.add(keeper)
         why = f"the cluster has it no more ({type(outcome).__name__})"
         keepers.loop_of(keeper).call_soon_threadsafe(keeper.lose, why)
+        return True
 
     def _have_look(self, changed: Iterable[Keeper]) -> None:
         """Have keepers look at the clock now, each in its own loop, and wait for it."""

@@ -15,6 +15,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "pages" / "testing.md"
 BLOCK = re.compile(r'^```python title="([\w.]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+TEST = re.compile(r"^(?:async )?def test_", re.MULTILINE)
+PROCESSES = ("coterie_cluster", "coterie_fresh_cluster", "ProcessCluster")
 
 SETTINGS = """
 [pytest]
@@ -69,8 +71,21 @@ class Project:
         )
 
 
-def examples() -> dict[str, str]:
-    """The files that the page on testing shows, by their titles."""
-    found = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
+def examples(*, of_processes: bool) -> dict[str, str]:
+    """The files that the page on testing shows, by their titles.
+
+    Args:
+        of_processes: those that start some; else the others.
+    """
+    found: list[tuple[str, str]] = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
     assert len(found) == len(dict(found)), "two examples have one title"
-    return dict(found)
+    return {
+        title: text
+        for title, text in found
+        if any(word in text for word in PROCESSES) is of_processes
+    }
+
+
+def count_of(files: dict[str, str]) -> int:
+    """How many tests there are."""
+    return sum(len(TEST.findall(text)) for text in files.values())

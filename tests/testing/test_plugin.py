@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
 
 import pytest
 
-from tests.testing.installed import Project, examples
+from tests.testing.installed import Project, examples, count_of
 
 pytest_plugins = ["pytester"]
-
-PROCESSES = ("coterie_cluster", "coterie_fresh_cluster", "ProcessCluster")
 
 
 def test_the_examples_of_the_page_pass(project: Project) -> None:
     """What the page on testing shows, copied as it stands; processes are started elsewhere."""
-    files = {
-        name: text
-        for name, text in examples().items()
-        if not any(word in text for word in PROCESSES)
-    }
+    files = examples(of_processes=False)
     for name, text in files.items():
         project.write(name, text)
-    count = sum(
-        len(re.findall(r"^(?:async )?def test_", text, re.MULTILINE)) for text in files.values()
-    )
-    assert count > 10
-    project.run().assert_outcomes(passed=count)
+    assert count_of(files) > 10
+    project.run().assert_outcomes(passed=count_of(files))
 
 
 def test_who_asks_for_no_fixture_pays_nothing(project: Project) -> None:
