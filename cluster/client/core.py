@@ -37,6 +37,8 @@ from cluster.errors import (
 )
 
 DEFAULT_ENDPOINTS = "127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103"
+# Halving goes no further: who has so little time to begin with asks one node less.
+ATTEMPT_MS_LEAST = 500
 _PROBLEM_WORDS = frozenset(
     {"type", "title", "status", "detail", "instance", "code", "retryable", "definite"}
 )
@@ -387,8 +389,16 @@ class Call:
         return Pause(pause_ms)
 
     def _attempt_ms(self, now_ms: int) -> int:
-        """How long an attempt that starts now may take."""
-        return min(self._policy.attempt_ms + self._request.wait_ms, self._deadline_ms - now_ms)
+        """How long an attempt that starts now may take.
+
+        As long as others are still to be asked, half of what is left: a node that accepts and says
+        nothing must not use up all the time there is.
+        """
+        wait_ms, left_ms = self._request.wait_ms, self._deadline_ms - now_ms
+        patience_ms = left_ms - wait_ms
+        if self._request.may_repeat and len(self._tried) + 1 < len(self._endpoints):
+            patience_ms = max(ATTEMPT_MS_LEAST, patience_ms // 2)
+        return min(self._policy.attempt_ms + wait_ms, patience_ms + wait_ms, left_ms)
 
     def _final(self, error: CoterieError) -> CoterieError:
         """What the last failure says about the whole call."""

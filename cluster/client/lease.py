@@ -11,6 +11,16 @@ over first. Work under a lock has to end before:
 
 The margin pays for clocks that run at different speeds (a tenth of the TTL: more than any clock
 in order drifts) and for the time a killed process needs to be gone.
+
+The promise: with M = max(TTL / 10, min(200 ms, TTL / 5)), from `kill_at` = sent + TTL - M on
+
+- no `token` is given out: each use asks the clock at that moment, however late any timer is;
+- the body of an asyncio scope is cancelled: it does not come back from its next `await`.
+
+The cluster grants to another at `ends` = sent + TTL at the earliest, so that M lies between: 1 s for
+a TTL of 10 s, 200 ms for one of 1 s. What runs without asking (a thread, a body that does not await,
+a write that is on its way) is not bounded by any clock: it is for the token to be checked by whoever
+is written to (`cluster.fencing`). `tests/integration/sdk_faults.py` measures how much of M is left.
 """
 
 from __future__ import annotations

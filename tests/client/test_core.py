@@ -103,6 +103,20 @@ class TestSending:
         assert begun(poll, deadline_ms=90_000)[1].timeout_ms == 31_000
         assert begun(poll, deadline_ms=20_000)[1].timeout_ms == 20_000
 
+    def test_one_attempt_leaves_time_for_the_others(self) -> None:
+        """A node that accepts and says nothing must not use up all the time there is."""
+        call, step = begun(deadline_ms=1_600)
+        assert step.timeout_ms == 800
+        second = call.broke("late", "no answer", 800)
+        assert isinstance(second, Send)
+        assert second.timeout_ms == 500
+        third = call.broke("late", "no answer", 1_300)
+        assert isinstance(third, Send)
+        assert third.timeout_ms == 300
+        # What cannot be sent again has all the time for itself.
+        assert begun(KEYLESS, deadline_ms=900)[1].timeout_ms == 900
+        assert begun(WRITE, "a:1", deadline_ms=900)[1].timeout_ms == 900
+
     def test_a_deadline_that_has_passed_sends_nothing(self) -> None:
         """That is definite."""
         call = Call(WRITE, Endpoints(["http://a:1"]), POLICY, Steady(), 0)
