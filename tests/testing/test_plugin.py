@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.testing.installed import Project, examples, count_of
+from tests.testing.installed import Project, count_of, examples
 
 pytest_plugins = ["pytester"]
 
