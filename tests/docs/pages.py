@@ -19,6 +19,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "pages"
 
+# Pages whose examples other tests run: those of the pytest kit tests/testing, the recipes
+# tests/integration/recipes, the ones made by a program tests/docs.
+ELSEWHERE = re.compile(r"testing\.md|recipes/.*|reference/.*")
+
 _OPENING = re.compile(
     r"(?P<indent> *)(?P<fence>`{3,})\s*(?:\{(?P<attributes>[^}]*)\}|(?P<language>[\w-]*)(?P<rest>.*))$"
 )

@@ -16,7 +16,7 @@ import yaml
 
 from cluster.client.refusals import REFUSALS
 from cluster.node.config import Config
-from tests.docs.pages import PAGES, ROOT, blocks_of, commands_of, pages, text_of
+from tests.docs.pages import ELSEWHERE, PAGES, ROOT, blocks_of, commands_of, pages, text_of
 
 DOCS = ROOT / "docs"
 PRIMITIVES = sorted(page for page in pages() if page.startswith("primitives/"))
@@ -38,9 +38,6 @@ NOT_RUN = {
     "migration/beanstalkd.md": 1,
     "migration/go-session-lock.md": 1,
 }
-
-# Run by tests of their own.
-ELSEWHERE = re.compile(r"testing\.md|recipes/.*|reference/.*")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Every example of the documentation, run as it stands, page by page, at one real cluster.
 
 Pages show the ports that `coterie dev` uses, and its folder `.coterie`; here both are those of the
-cluster of the test. What is not run is listed below, page by page.
+cluster of the test. What is not run is listed in tests/docs/test_pages.py, page by page.
 """
 
 from __future__ import annotations
@@ -18,15 +18,11 @@ import pytest_asyncio
 from cluster.client.aio import Client
 from cluster.client.core import Request
 from tests.docs.comparing import is_shown
-from tests.docs.pages import Block, blocks_of, commands_of, pages, text_of
+from tests.docs.pages import ELSEWHERE, Block, blocks_of, commands_of, pages, text_of
 from tests.integration.cluster import NAMES, Cluster, started
 from tests.integration.docs.shell import Forker, Shell
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-# Pages whose examples are tested elsewhere: those of the pytest kit by tests/testing, the recipes by
-# tests/integration/recipes, the generated ones by tests/docs.
-ELSEWHERE = re.compile(r"testing\.md|recipes/.*|reference/.*")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
