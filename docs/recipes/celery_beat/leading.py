@@ -1,6 +1,7 @@
 """A scheduler for Celery beat that sends only while its process leads the fleet.
 
-celery --app fleet beat --scheduler leading:LeadingScheduler
+Name it by `python -m celery --app fleet beat --scheduler leading:LeadingScheduler`. With `-m` this
+folder is on the path; plain `celery` finds modules that are installed.
 """
 
 import os
