@@ -153,6 +153,8 @@ def pytest_runtest_makereport(
             clusters.setdefault(shared, 0)
         for cluster, since in clusters.items():
             report.sections.append(("coterie nodes", _log_of(cluster, since)))
+    if call.when == "teardown":
+        _of_test(item).clear()
     return report
 
 

@@ -101,13 +101,15 @@ class ProcessCluster:
         if self._portal.is_closed:
             return
         try:
-            # The nodes first: a client that says farewell to a cluster that hangs would hang, too.
-            self._portal.run(self._local.kill())
-        finally:
+            # The clients first: whoever says farewell to nodes that are gone waits for an answer.
             for client in self._sync_clients:
                 client.close()
-            self._portal.close()
-            self._claims.close()
+        finally:
+            try:
+                self._portal.run(self._local.kill())
+            finally:
+                self._portal.close()
+                self._claims.close()
 
     # Clients.
 
@@ -205,8 +207,14 @@ class ProcessCluster:
         self.wait_ready(within=within)
 
     def pause(self, node: str = LEADER) -> str:
-        """Stop a node's clockwork, by SIGSTOP: its connections stay, and nothing is answered."""
+        """Stop a node's clockwork, by SIGSTOP: its connections stay, and nothing is answered.
+
+        Raises:
+            ValueError: it does not run.
+        """
         name = self._named(node)
+        if name not in self.running:
+            raise ValueError(f'node "{name}" is down; running are {list(self.running)}')
         self._paused.add(name)
         self._local.signal(name, signal.SIGSTOP)
         return name

@@ -171,8 +171,9 @@ class VirtualCluster:
         Args:
             length: such as "30s", a timedelta, or milliseconds.
         """
-        with self._passing:
-            self._pass_until(self._now_ms + ms_of(length))
+        passed_ms = ms_of(length)
+        with self._one_at_a_time():
+            self._pass_until(self._now_ms + passed_ms)
 
     def advance_to(self, wall: datetime) -> None:
         """Let time pass until the wall clock shows this.
@@ -250,12 +251,14 @@ class VirtualCluster:
         It renews nothing and believes that it still holds what it held, while by `advance` the
         cluster gives it to others: this is where fencing tokens are needed.
         """
-        client.way.pause()
+        for way in self._ways_of(client):
+            way.pause()
 
     def resume(self, client: VirtualClient | VirtualSyncClient) -> None:
         """Let a paused client see what time it is; it finds out at once what it has lost."""
-        self._change(Way.resume, [client.way])
-        self._have_look(keepers.keepers_of(client.way.clock))
+        ways = self._ways_of(client)
+        self._change(Way.resume, ways)
+        self._have_look(keeper for way in ways for keeper in keepers.keepers_of(way.clock))
 
     def fail_next(self, code: str, *, times: int = 1, on: str = "") -> None:
         """Have the next requests fail, without being carried out.
@@ -291,8 +294,25 @@ class VirtualCluster:
                 change(way)
             return self._pass(self._now_ms)
 
-        with self._passing:
+        with self._one_at_a_time():
             self._have_look(self._run(changed()))
+
+    @contextlib.contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        """Pass time in one thread at a time, and not while that tells what has passed.
+
+        Raises:
+            RuntimeError: called by a callback that waits for its own end.
+        """
+        if not self._passing.acquire(timeout=LOOK_S_MOST):
+            raise RuntimeError(
+                "time is being passed already; a callback such as on_state must not pass any, as it "
+                "is called meanwhile"
+            )
+        try:
+            yield
+        finally:
+            self._passing.release()
 
     def _pass_until(self, until_ms: int) -> None:
         while changed := self._run(self._in_thread(until_ms)):
@@ -464,7 +484,14 @@ class VirtualCluster:
         return way
 
     def _ways_of(self, client: VirtualClient | VirtualSyncClient | None) -> list[Way]:
-        return list(self._ways) if client is None else [client.way]
+        if client is None:
+            return list(self._ways)
+        if (
+            not isinstance(client, VirtualClient | VirtualSyncClient)
+            or client.way not in self._ways
+        ):
+            raise TypeError(f"{client!r} was not made by `client` or `sync_client` of this cluster")
+        return [client.way]
 
 
 def _renewal(keeper: Keeper) -> Command | None:

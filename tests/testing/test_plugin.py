@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -132,3 +135,12 @@ def test_a_platform_that_cannot_is_told(project: Project, fixture: str) -> None:
     result = project.run("-p", "no:faulthandler")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines([f"*{fixture}: nodes of Coterie run on Linux and macOS*"])
+
+
+def test_the_examples_are_formatted_like_ours(tmp_path: Path) -> None:
+    """They are copied from there."""
+    for name, text in (examples(of_processes=False) | examples(of_processes=True)).items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    ruff = [sys.executable, "-m", "ruff", "format", "--diff", "--isolated", "--line-length", "100"]
+    done = subprocess.run([*ruff, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

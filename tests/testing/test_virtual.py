@@ -14,14 +14,16 @@ import pytest
 
 from cluster.client.core import Policy
 from cluster.client.jobs import Job
-from cluster.client.refusals import LockHeld
+from cluster.client.refusals import DuplicateKey, LockHeld
 from cluster.client.sync.work import SyncJob
 from cluster.client.tasks import Task
-from cluster.errors import Definite, Indefinite, LockLost, Overloaded, Timeout
+from cluster.errors import Indefinite, LockLost, Overloaded, Timeout
 from cluster.testing import VirtualCluster
 from cluster.testing.virtual import BEGIN
 
 WITHIN_S = 60.0
+
+pytestmark = pytest.mark.both_loops
 
 
 @pytest.fixture
@@ -147,6 +149,30 @@ class TestTime:
             assert claim.state == "held"
             coterie.advance("5s")
             assert claim.state == "lost"
+
+    def test_time_is_not_passed_while_it_is_told_of(
+        self, coterie: VirtualCluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A callback that passes time would wait for itself: it is told so."""
+        monkeypatch.setattr("cluster.testing.virtual.LOOK_S_MOST", 0.1)
+        told: list[str] = []
+
+        def on_state(state: str) -> None:
+            with pytest.raises(RuntimeError, match="time is being passed already"):
+                coterie.advance("1s")
+            told.append(state)
+
+        async def lose() -> None:
+            async with coterie.client() as client:
+                session = client.session(ttl="10s", owner="process", on_state=on_state)
+                await session.open()
+                coterie.cut(client)
+                coterie.advance("8s")
+                coterie.heal(client)
+                told.append(session.state)
+
+        asyncio.run(lose())
+        assert told == ["grace", "held", "held"]
 
     def test_no_time_passes_by_itself(self, coterie: VirtualCluster) -> None:
         """It begins at one moment, for all tests alike."""
@@ -376,6 +402,17 @@ class TestPause:
             assert session.state == "held"
 
 
+class TestStrangers:
+    """Clients of somebody else."""
+
+    def test_a_client_of_another_is_refused(self, coterie: VirtualCluster) -> None:
+        """Nothing that is done to it here would reach it."""
+        with VirtualCluster() as other, other.sync_client() as client:
+            for what in (coterie.cut, coterie.heal, coterie.pause, coterie.resume):
+                with pytest.raises(TypeError, match="was not made by"):
+                    what(client)
+
+
 class TestFailures:
     """Failures that the test plants."""
 
@@ -422,14 +459,24 @@ class TestFailures:
 
     def test_a_lost_answer_was_an_answer(self, coterie: VirtualCluster) -> None:
         """What was asked for is done; who asked does not know."""
+        with coterie.sync_client() as client:
+            tube = client.tube("mail")
+            coterie.lose_next(on="/jobs")
+            with pytest.raises(Indefinite):
+                tube.put("welcome", key="ann")
+            coterie.lose_next(on="/jobs")
+            # A refusal is no success that could be lost.
+            with pytest.raises(DuplicateKey):
+                tube.put("welcome", key="ann")
+
+    def test_a_lock_whose_grant_was_lost_is_given_back(self, coterie: VirtualCluster) -> None:
+        """By the SDK, behind the caller, who does not know that it holds it."""
         with coterie.sync_client() as client, client.session() as session:
             coterie.lose_next(on="acquire")
             with pytest.raises(Indefinite):
                 session.lock("orders").acquire()
-            coterie.lose_next(on="acquire")
-            # A refusal is no success that could be lost.
-            with client.session() as other, pytest.raises(Definite):
-                other.lock("orders", wait="0s").acquire()
+            with client.session() as other:
+                assert other.lock("orders", wait="30s").acquire()
 
 
 class TestEnd:
