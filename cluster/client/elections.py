@@ -22,7 +22,8 @@ import msgspec
 from cluster.client.durations import Length, ms_of
 from cluster.client.holdings import Lock
 from cluster.client.refusals import LockHeld, SessionExpired, SessionNotFound
-from cluster.errors import CoterieError, LockLost
+from cluster.client.session import GONE
+from cluster.errors import CoterieError, LockLost, Refused
 
 if TYPE_CHECKING:
     from cluster.client.aio import Client
@@ -109,6 +110,9 @@ class Election:
         Args:
             lead: what a leader does; cancelled when it is deposed, or by `stop`. When it returns,
                 it has resigned and does not stand again. What it raises is raised here.
+
+        Raises:
+            Refused: the cluster will not have it, however often it is asked.
         """
         while not self._is_stopped:
             standing = self._standing = asyncio.get_running_loop().create_task(self._stand(lead))
@@ -164,6 +168,10 @@ class Election:
         except LockLost:
             # Deposed.
             pass
+        except Refused as error:
+            # What will be refused however often it is asked is not asked again and again.
+            if has_led or not (error.retryable or error.code in GONE or error.code == "withdrawn"):
+                raise
         except CoterieError:
             if has_led:
                 raise

@@ -55,12 +55,12 @@ async def test_sessions_that_are_due_together_are_one_request(place: Place) -> N
     """They fall into step, whenever they were opened; one alone is asked for by its name."""
     async with Counting(place.endpoint) as client, contextlib.AsyncExitStack() as stack:
         told: list[str] = []
-        await stack.enter_async_context(client.session(ttl="2s", on_state=told.append))
+        await stack.enter_async_context(client.session(ttl="1s", on_state=told.append))
         await until_renewed(client, 1)
         assert client.sent == [1]
         for _ in range(9):
-            await stack.enter_async_context(client.session(ttl="2s", on_state=told.append))
-            await asyncio.sleep(0.02)
+            await stack.enter_async_context(client.session(ttl="1s", on_state=told.append))
+            await asyncio.sleep(0.01)
         client.sent.clear()
         await until_renewed(client, 60)
         assert max(client.sent) == 10
@@ -83,7 +83,7 @@ async def test_the_one_that_is_over_is_lost_alone(place: Place) -> None:
 async def test_a_renewal_that_fails_fails_for_all_and_is_tried_again(place: Place) -> None:
     """Each tries again on its own account; none is lost as long as there is time."""
     async with Counting(place.endpoint) as client:
-        sessions = [await client.session(ttl="5s", owner="process").open() for _ in range(3)]
+        sessions = [await client.session(ttl="2s", owner="process").open() for _ in range(3)]
         client.is_deaf = True
         await until_renewed(client, 3)
         client.is_deaf = False
@@ -110,7 +110,12 @@ def test_an_answer_tells_of_each() -> None:
     assert {session: (each.expires_in_ms, each.sent_ms) for session, each in found.items()} == {
         "a": (5, 7)
     }
-    for nonsense in ({}, {"alive": {"a": 5}, "expired": []}, {"alive": [], "expired": []}):
+    shapes: list[dict[str, object]] = [
+        {},
+        {"alive": {"a": 5}, "expired": []},
+        {"alive": [], "expired": []},
+    ]
+    for nonsense in shapes:
         with pytest.raises(Indefinite):
             renewed_in(nonsense, ["a", "b"], 7)
 

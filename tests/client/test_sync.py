@@ -7,12 +7,13 @@ import contextlib
 import gc
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -249,26 +250,28 @@ async def test_a_leader_in_a_thread_leads_until_stopped(place: Place) -> None:
     assert told == ["elected", "leads", "deposed"]
 
 
-async def test_what_is_begun_while_the_client_closes_is_ended_or_refused(place: Place) -> None:
-    """Nobody waits for ever for a loop that has ended, and no coroutine is left."""
+async def test_what_is_begun_while_the_client_closes_is_ended(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for ever for a loop that has ended, and no coroutine is left unawaited."""
+    client = SyncClient(place.endpoint)
+    await in_thread(client.cluster)
+    begin = asyncio.run_coroutine_threadsafe
+    closing: list[threading.Thread] = []
 
-    def ask(client: SyncClient, begun: threading.Event) -> str:
-        begun.set()
-        try:
-            while True:
-                client.cluster()
-        except RuntimeError as error:
-            return str(error)
+    def begin_late(doing: Any, loop: asyncio.AbstractEventLoop) -> Any:
+        closing.append(threading.Thread(target=client.close))
+        closing[0].start()
+        # Either it is through by now, or it waits for us.
+        closing[0].join(0.2)
+        return begin(doing, loop)
 
-    for _ in range(10):
-        client = SyncClient(place.endpoint)
-        begun = [threading.Event() for _ in range(3)]
-        asking = [asyncio.create_task(in_thread(ask, client, event)) for event in begun]
-        for event in begun:
-            await asyncio.to_thread(event.wait, 30)
-        await in_thread(client.close)
-        said = await asyncio.wait_for(asyncio.gather(*asking), 60)
-        assert all("closed" in each for each in said)
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", begin_late)
+    try:
+        await asyncio.wait_for(in_thread(client.cluster), 30)
+    except RuntimeError as error:
+        assert str(error) == "the client was closed meanwhile"
+    await asyncio.to_thread(closing[0].join)
 
 
 async def test_a_fork_while_another_thread_is_inside_leaves_the_child_a_way_in(
@@ -390,3 +393,28 @@ async def test_a_program_that_forgets_to_close_ends_and_gives_back(place: Place,
     async with Client(place.endpoint) as client:
         while (await client.lock("left")).holders:
             await asyncio.sleep(0.01)
+
+
+def test_its_loop_is_the_one_that_the_program_uses() -> None:
+    """Also uvloop's, where the program has chosen it; nothing is left to warn of."""
+    program = """
+import asyncio, sys, uvloop
+asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+from cluster import Definite, SyncClient
+for _ in range(3):
+    with SyncClient("127.0.0.1:1", timeout_ms=100) as client:
+        try:
+            client.cluster()
+        except Definite as error:
+            print(error.code, type(client._portal._running.loop).__module__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", program],
+        capture_output=True,
+        check=True,
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        timeout=60,
+    )
+    assert done.stdout.split() == [b"unreachable", b"uvloop"] * 3
+    assert done.stderr == b""

@@ -553,3 +553,15 @@ async def test_a_callback_that_raises_is_said_and_survived(client: Client) -> No
     worker = client.worker("t", handle=handle, on_error=on_error)
     await worker.run()
     assert said == ["from the callback"]
+
+
+async def test_a_stand_that_makes_no_sense_is_refused(client: Client) -> None:
+    """Standing again would not help, and nobody would ever know."""
+
+    async def lead(candidacy: Candidacy) -> None:
+        pytest.fail("it led")
+
+    with pytest.raises(BadRequest):
+        await client.election("g" * 300).run(lead)
+    with pytest.raises(BadRequest):
+        await client.election("g", ttl="1ms").run(lead)
