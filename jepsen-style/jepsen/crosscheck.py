@@ -142,6 +142,8 @@ def _lock_answer(rng: random.Random, state: models.LockState, f: str, value: Any
     tokens = [grant.token for grant in state.grants]
     own = next((g for g in state.grants if g.session == value.get("session")), None)
     if f == "acquire":
+        if value["session"] in state.gone:
+            return {"code": "session_expired"}
         shared = value["mode"] == "shared"
         if own is not None and (shared or not own.shared):
             return {"token": own.token}

@@ -7,7 +7,7 @@ The search tries to take, again and again, one operation that had begun before t
 ended, and goes back where none fits. What it remembers is which operations were taken together with
 the state that came of it: arriving there again by another way is of no use, nor is arriving with
 more of the open ones used up. Operations of different keys cannot disturb one another, so each key
-is a search of its own.
+is a search of its own. Open ones are what makes it long: it is tried with few of them in a row first.
 
 - An operation that ended as *info* is open: it may take its effect at any time after its start, or
   never. (One that has an `end` all the same can have it until then only: its session was gone.) One
@@ -24,9 +24,11 @@ Horn & Kroening, "Faster linearizability checking via P-compositionality" (2015)
 
 from __future__ import annotations
 
+import math
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -37,6 +39,11 @@ from jepsen.verdicts import Verdict, accept, reject, undecided
 State = TypeVar("State", bound=Hashable)
 
 LOOK_AT_CLOCK_EVERY: Final = 2_048
+ROWS: Final = (1, 2, 4)
+"""How many open operations in a row are tried first: mostly one is what was missing, and all sets of
+many are too many."""
+ROW_SHARE: Final = 0.15
+"""Of the budget, for each of these."""
 SHRINK_S: Final = 10.0
 """What a counter-example may cost to make small; it is one at any size."""
 
@@ -46,6 +53,10 @@ def _no_topics(_: Operation) -> Iterable[Hashable]:
 
 
 def _not_pure(_: Operation) -> bool:
+    return False
+
+
+def _never_past(_: object, __: Operation) -> bool:
     return False
 
 
@@ -62,6 +73,8 @@ class Model(Generic[State]):
             One that changes something and has no topic is never left out.
         is_pure: it only looks, whatever the state (it may learn what was not known). The search never
             undoes such ones, and counter-examples lose them one by one.
+        is_past: it cannot come any more, whatever comes before it (a token that only rises is
+            higher already). The search goes back at once where that is so of one that must come.
     """
 
     name: str
@@ -69,6 +82,7 @@ class Model(Generic[State]):
     step: Callable[[State, Operation], tuple[bool, State]]
     topics: Callable[[Operation], Iterable[Hashable]] = _no_topics
     is_pure: Callable[[Operation], bool] = _not_pure
+    is_past: Callable[[State, Operation], bool] = _never_past
 
 
 def nondeterministic(
@@ -128,6 +142,7 @@ class _Choice:
         candidates: entries of calls, and below 0 the open ones, from -1.
         tried: how many of them.
         low, mask, open_mask: what was taken before; see `_Search`.
+        row: how many open ones were taken last, one after another.
     """
 
     candidates: list[int]
@@ -135,6 +150,7 @@ class _Choice:
     mask: int
     open_mask: int
     state: Any
+    row: int = 0
     tried: int = 0
 
 
@@ -151,7 +167,10 @@ class _Search(Generic[State]):
     ) -> None:
         self._model = model
         self._operations = operations
-        self._deadline_s = None if budget_s is None else time.monotonic() + budget_s
+        self._budget_s = budget_s
+        self._deadline_s: float | None = None
+        self._row_max: int | None = None
+        self._is_cut = False
         lasting = [
             (number, operation)
             for number, operation in enumerate(operations)
@@ -191,12 +210,32 @@ class _Search(Generic[State]):
                 self._return_of[self._rank[entry]] = entry
 
     def run(self) -> Answer:
+        """Search with few open ones in a row, then with more, then without a bound."""
+        began_s, tries = time.monotonic(), 0
+        for row_max in ROWS if self._open else ():
+            if self._budget_s is not None:
+                self._deadline_s = time.monotonic() + self._budget_s * ROW_SHARE
+            self._row_max, self._is_cut = row_max, False
+            answer = self._attempt()
+            tries += answer.tries
+            # Where nothing was cut off the search was whole, and "no" is a proof.
+            if answer.valid or (answer.valid is False and not self._is_cut):
+                return replace(answer, tries=tries)
+            self._link(self._operations)
+        self._row_max = None
+        if self._budget_s is not None:
+            self._deadline_s = began_s + self._budget_s
+        answer = self._attempt()
+        return replace(answer, tries=tries + answer.tries)
+
+    def _attempt(self) -> Answer:
         """Search, with a stack of our own."""
         operations, closed, step = self._operations, self._closed, self._model.step
         state: State = self._model.initial
         low = mask = open_mask = tries = taken = 0
-        seen: dict[tuple[int, int, State], list[int]] = {}
-        stack = [_Choice(self._candidates(state, 0, 0), 0, 0, 0, state)]
+        # What was taken, and the state: sets of open ones, and how many of them came last.
+        seen: dict[tuple[int, int, State], list[tuple[int, int]]] = {}
+        stack = [_Choice(self._candidates(state, 0, 0, 0), 0, 0, 0, state)]
         best: tuple[int, ...] = ()
         best_taken = -1
         while self._next[0]:
@@ -218,10 +257,11 @@ class _Search(Generic[State]):
                 return Answer(None, best, self._stuck(best), tries)
             candidate = choice.candidates[choice.tried]
             choice.tried += 1
-            low, mask, open_mask = choice.low, choice.mask, choice.open_mask
+            low, mask, open_mask, row = choice.low, choice.mask, choice.open_mask, 0
             if candidate < 0:
                 operation = operations[self._open[-candidate - 1]]
                 open_mask |= 1 << -candidate
+                row = choice.row + 1
             else:
                 rank = self._rank[candidate]
                 operation = operations[closed[rank]]
@@ -234,16 +274,17 @@ class _Search(Generic[State]):
             if not fits or (candidate < 0 and state == choice.state):
                 continue
             # Who came here with fewer open ones taken could go wherever we can.
+            if self._row_max is None:
+                row = 0
             masks = seen.setdefault((low, mask, state), [])
-            if any(not fewer & ~open_mask for fewer in masks):
+            if any(less <= row and not fewer & ~open_mask for fewer, less in masks):
                 continue
-            masks.append(open_mask)
+            masks.append((open_mask, row))
             if candidate > 0:
                 self._lift(candidate)
                 taken += 1
-            stack.append(
-                _Choice(self._candidates(state, open_mask, low), low, mask, open_mask, state)
-            )
+            candidates = self._candidates(state, open_mask, low, row)
+            stack.append(_Choice(candidates, low, mask, open_mask, state, row))
         return Answer(True, self._taken(stack[:-1]), (), tries)
 
     def _taken(self, choices: Sequence[_Choice]) -> tuple[int, ...]:
@@ -253,7 +294,7 @@ class _Search(Generic[State]):
             self._open[-one - 1] if one < 0 else self._closed[self._rank[one]] for one in last
         )
 
-    def _candidates(self, state: State, open_mask: int, low: int) -> list[int]:
+    def _candidates(self, state: State, open_mask: int, low: int, row: int) -> list[int]:
         """What can come next: had begun when the first of the rest ended.
 
         Who ends first is tried first; open ones, which need not come at all, last.
@@ -265,21 +306,29 @@ class _Search(Generic[State]):
             operation = operations[self._closed[self._rank[entry]]]
             if model.is_pure(operation) and model.step(state, operation) == (True, state):
                 return [entry]
+            if model.is_past(state, operation):
+                return []
             calls.append(entry)
             entry = self._next[entry]
         calls.sort(key=lambda call: self._return_of[self._rank[call]])
         found: dict[int, int] = {}
         for call in calls:
             found.setdefault(kinds[self._closed[self._rank[call]]], call)
+        if self._row_max is not None and row >= self._row_max:
+            self._is_cut = True
+            return list(found.values())
         before = self._position[entry]
         # The last of those that are all taken had begun by now.
         now = operations[self._closed[low - 1]].start if low else -1
-        for at, start in enumerate(self._open_starts):
-            if start > before:
-                break
+        # The newest first: what nobody answered has mostly happened soon, or never. Of a kind the
+        # one that has the least time left.
+        least: dict[int, float] = {}
+        for at in range(bisect_right(self._open_starts, before) - 1, -1, -1):
             end = self._open_ends[at]
             if not open_mask >> at + 1 & 1 and (end is None or end >= now):
-                found.setdefault(kinds[self._open[at]], -at - 1)
+                kind, left = kinds[self._open[at]], math.inf if end is None else end
+                if left <= least.get(kind, math.inf):
+                    found[kind], least[kind] = -at - 1, left
         return list(found.values())
 
     def _is_late(self) -> bool:

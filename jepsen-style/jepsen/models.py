@@ -10,7 +10,7 @@ is a result with a `code`.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from jepsen.history import Operation
 from jepsen.linearizable import Model, nondeterministic
@@ -99,10 +99,11 @@ class Grant(NamedTuple):
 
 
 class LockState(NamedTuple):
-    """Grants that are out, and the last token that was heard of."""
+    """Grants that are out, the last token that was heard of, and the sessions that have ended."""
 
     grants: tuple[Grant, ...] = ()
     last: int = 0
+    gone: frozenset[str] = frozenset()
 
 
 LockStep: TypeAlias = tuple[bool, LockState]
@@ -115,8 +116,7 @@ def _lock_step(state: LockState, operation: Operation) -> LockStep:
         case "release":
             return _release(state, operation)
         case "end":
-            kept = tuple(g for g in state.grants if g.session != operation.value["session"])
-            return True, state._replace(grants=kept)
+            return True, _without(state, operation)
         case "check":
             return _check(state, operation), state
         case _:
@@ -135,6 +135,8 @@ def _acquire(state: LockState, operation: Operation) -> LockStep:
         # A free lock refuses only for those who wait before, and then names no holder.
         is_possible = holder is None or holder in tokens or UNKNOWN in tokens
         return is_possible, state
+    if session in state.gone:
+        return False, state
     if own is not None and (shared or not own.shared):
         # It has what it asks for, and is told so.
         if operation.is_open or result["token"] == own.token:
@@ -142,20 +144,20 @@ def _acquire(state: LockState, operation: Operation) -> LockStep:
         if own.token == UNKNOWN and all(result["token"] != grant.token for grant in others):
             # Sharers that came later may have newer ones.
             learned = own._replace(token=result["token"])
-            return True, _with(others, learned, max(state.last, result["token"]))
+            return True, _with(state, others, learned, max(state.last, result["token"]))
         return False, state
     if any(not (shared and grant.shared) for grant in others):
         return False, state
     if operation.is_open:
-        return True, _with(others, Grant(session, UNKNOWN, shared), state.last)
+        return True, _with(state, others, Grant(session, UNKNOWN, shared), state.last)
     token = result["token"]
     if token <= state.last:
         return False, state
-    return True, _with(others, Grant(session, token, shared), token)
+    return True, _with(state, others, Grant(session, token, shared), token)
 
 
-def _with(others: list[Grant], grant: Grant, last: int) -> LockState:
-    return LockState(tuple(sorted([*others, grant])), last)
+def _with(state: LockState, others: list[Grant], grant: Grant, last: int) -> LockState:
+    return state._replace(grants=tuple(sorted([*others, grant])), last=last)
 
 
 def _release(state: LockState, operation: Operation) -> LockStep:
@@ -197,7 +199,27 @@ def _read(state: LockState, operation: Operation) -> LockStep:
         elif grant.token != holder["token"]:
             return False, state
         grants.append(grant)
-    return True, LockState(tuple(sorted(grants)), last)
+    return True, state._replace(grants=tuple(sorted(grants)), last=last)
+
+
+S = TypeVar("S", LockState, "SemaphoreState")
+
+
+def _without(state: S, end: Operation) -> S:
+    """A session ends: what it had is free, and it never gets anything again.
+
+    The last is not held against one that may have ended, or not: an end of nothing is then nothing,
+    and the search need not try it.
+    """
+    session = end.value["session"]
+    kept = tuple(grant for grant in state.grants if grant.session != session)
+    gone = state.gone if end.is_open else state.gone | {session}
+    return state._replace(grants=kept, gone=gone)
+
+
+def _lock_is_past(state: LockState, operation: Operation) -> bool:
+    is_grant = operation.f == "acquire" and not refused(operation.result)
+    return is_grant and operation.value["session"] in state.gone
 
 
 def _lock_topics(operation: Operation) -> Iterable[Hashable]:
@@ -227,7 +249,7 @@ def lock() -> Model[LockState]:
     """A lock with owner and token: "acquire" {session, mode}, "release" {session, token}, "check"
     {token}, "read", and "end" {session}, after which the session has nothing any more.
     """
-    return Model("lock", LockState(), _lock_step, _lock_topics, _lock_is_pure)
+    return Model("lock", LockState(), _lock_step, _lock_topics, _lock_is_pure, _lock_is_past)
 
 
 # A semaphore.
@@ -242,11 +264,12 @@ class Units(NamedTuple):
 
 
 class SemaphoreState(NamedTuple):
-    """Limit, None before it was made; and the grants that are out."""
+    """Limit, None before it was made; the grants that are out, the last token, who has ended."""
 
     limit: int | None = None
     grants: tuple[Units, ...] = ()
     last: int = 0
+    gone: frozenset[str] = frozenset()
 
     @property
     def held(self) -> int:
@@ -263,8 +286,7 @@ def _semaphore_step(state: SemaphoreState, operation: Operation) -> tuple[bool, 
         case "release":
             return _give(state, operation)
         case "end":
-            gone = operation.value["session"]
-            return True, state._replace(grants=tuple(g for g in state.grants if g.session != gone))
+            return True, _without(state, operation)
         case _:
             return _look(state, operation)
 
@@ -276,8 +298,9 @@ def _take(state: SemaphoreState, operation: Operation) -> tuple[bool, SemaphoreS
         free = result.get("free")
         if free is None or state.limit is None:
             return True, state
-        return free == max(0, state.limit - state.held), state
-    if state.limit is None or state.held + units > state.limit:
+        is_told = result.get("limit", state.limit) == state.limit
+        return is_told and free == max(0, state.limit - state.held), state
+    if state.limit is None or state.held + units > state.limit or value["session"] in state.gone:
         return False, state
     if operation.is_open:
         grant = Units(UNKNOWN, value["session"], units)
@@ -286,7 +309,7 @@ def _take(state: SemaphoreState, operation: Operation) -> tuple[bool, SemaphoreS
     if token <= state.last:
         return False, state
     grants = tuple(sorted([*state.grants, Units(token, value["session"], units)]))
-    return True, SemaphoreState(state.limit, grants, token)
+    return True, state._replace(grants=grants, last=token)
 
 
 def _give(state: SemaphoreState, operation: Operation) -> tuple[bool, SemaphoreState]:
@@ -317,6 +340,13 @@ def _look(state: SemaphoreState, operation: Operation) -> tuple[bool, SemaphoreS
     return result["limit"] == state.limit, state
 
 
+def _semaphore_is_past(state: SemaphoreState, operation: Operation) -> bool:
+    if operation.f != "acquire" or refused(operation.result):
+        return False
+    token, session = operation.result["token"], operation.value["session"]
+    return bool(token <= state.last) or session in state.gone
+
+
 def _semaphore_topics(operation: Operation) -> Iterable[Hashable]:
     if operation.f == "acquire" and operation.is_open:
         return (("session", operation.value["session"]),)
@@ -331,7 +361,14 @@ def semaphore() -> Model[SemaphoreState]:
     """Units under a limit: "set" {limit}, "acquire" {session, units}, "release" {session, token},
     "read", "end" {session}.
     """
-    return Model("semaphore", SemaphoreState(), _semaphore_step, _semaphore_topics, _lock_is_pure)
+    return Model(
+        "semaphore",
+        SemaphoreState(),
+        _semaphore_step,
+        _semaphore_topics,
+        _lock_is_pure,
+        _semaphore_is_past,
+    )
 
 
 # One job.

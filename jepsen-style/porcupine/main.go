@@ -22,6 +22,7 @@ import (
 	"math"
 	"os"
 	"reflect"
+	"slices"
 	"sort"
 
 	"github.com/anishathalye/porcupine"
@@ -113,6 +114,7 @@ type grant struct {
 type lockState struct {
 	Grants []grant
 	Last   int
+	Gone   []string
 }
 
 type lockValue struct {
@@ -155,7 +157,16 @@ func (s lockState) without(session string) lockState {
 			kept = append(kept, g)
 		}
 	}
-	return lockState{kept, s.Last}
+	return lockState{kept, s.Last, s.Gone}
+}
+
+// Whoever has ended for sure never gets anything again.
+func (s lockState) ended(session string, open bool) lockState {
+	after := s.without(session)
+	if !open && !slices.Contains(s.Gone, session) {
+		after.Gone = slices.Sorted(slices.Values(append(slices.Clone(s.Gone), session)))
+	}
+	return after
 }
 
 func (s lockState) with(g grant) lockState {
@@ -177,7 +188,7 @@ func stepLock(state any, o *operation) []any {
 	case "release":
 		return release(now, value, result, o.Open)
 	case "end":
-		return []any{now.without(value.Session)}
+		return []any{now.ended(value.Session, o.Open)}
 	case "check":
 		if o.Open || check(now, value, result) {
 			return []any{now}
@@ -197,6 +208,9 @@ func acquire(now lockState, value lockValue, result lockResult, open bool) []any
 		if result.HolderToken == nil || now.has(*result.HolderToken) || now.has(0) {
 			return []any{now}
 		}
+		return nil
+	}
+	if slices.Contains(now.Gone, value.Session) {
 		return nil
 	}
 	own := now.of(value.Session)

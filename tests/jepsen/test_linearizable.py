@@ -345,3 +345,57 @@ def test_the_search_needs_no_deep_stack() -> None:
     began_s = time.monotonic()
     assert search(models.counter(), chain).valid is True
     print(f"5000 in {time.monotonic() - began_s:.2f} s")
+
+
+def crowded_semaphore() -> list[Operation]:
+    """Many whom nobody answered, then two grants at once whose tokens say which came first."""
+    end_of_all = 200
+    session = {number: f"s{number}" for number in range(20)}
+    history = [
+        op("set", {"limit": 2}, {}, at=(0, 1)),
+        op("acquire", {"session": session[0], "units": 2}, {"token": 1}, at=(2, 3)),
+        op("release", {"session": session[0], "token": 1}, at=(4, None)),
+        op("set", {"limit": 4}, at=(5, None)),
+        op("set", {"limit": 2}, at=(6, None)),
+    ]
+    for number in range(3, 18):
+        history.append(op("acquire", {"session": session[number]}, at=(number + 7, None)))
+        history.append(op("end", {"session": session[number]}, at=(number + 30, None)))
+    holder = [{"session": session[0], "token": 1, "units": 2}]
+    history.append(op("read", {}, {"limit": 2, "holders": holder}, at=(100, 101)))
+    for number, token, at in ((1, 2, (102, 106)), (2, 3, (103, 105))):
+        history.append(op("acquire", {"session": session[number]}, {"token": token}, at=at))
+    holders = [{"session": session[n], "token": n + 1} for n in (1, 2)]
+    history.append(op("read", {}, {"limit": 2, "holders": holders}, at=(107, end_of_all)))
+    return history
+
+
+def test_operations_that_nobody_answered_do_not_drown_the_rest() -> None:
+    """With few of them in a row first, the newest first, and back at once from tokens passed."""
+    answer = search(models.semaphore(), crowded_semaphore())
+    assert answer.valid is True
+    assert answer.tries < 10_000
+
+
+@pytest.mark.parametrize("model", [models.lock(), models.semaphore()])
+def test_whoever_has_ended_gets_nothing_any_more(model: Model[Any]) -> None:
+    """Not after the end was known; before it, also when both were under way at once."""
+    made = op("set", {"limit": 1}, {}, at=(0, 1)) if model.name == "semaphore" else None
+    first = [made] if made else []
+    end = op("end", {"session": "a"}, at=(2, 6), kind=Type.OK)
+    early = op("acquire", {"session": "a"}, {"token": 5}, at=(3, 8))
+    late = op("acquire", {"session": "a"}, {"token": 5}, at=(7, 8))
+    assert search(model, [*first, end, early]).valid is True
+    assert search(model, [*first, end, late]).valid is False
+
+
+def test_a_full_semaphore_tells_its_limit() -> None:
+    """A refusal that names another is no answer."""
+    history = [
+        op("set", {"limit": 1}, {}, at=(0, 1)),
+        op("acquire", {"session": "a"}, {"token": 1}, at=(2, 3)),
+    ]
+    for limit, valid in ((1, True), (2, False)):
+        told = {"code": "semaphore_full", "free": 0, "limit": limit}
+        refusal = op("acquire", {"session": "b"}, told, at=(4, 5))
+        assert search(models.semaphore(), [*history, refusal]).valid is valid
