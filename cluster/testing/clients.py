@@ -13,12 +13,11 @@ from typing import Any, TypeVar
 
 from cluster.client.aio import Client
 from cluster.client.core import Answer, Policy, Request
-from cluster.client.session import Holding, Session
+from cluster.client.session import Session
 from cluster.client.sync.client import SyncClient
 from cluster.client.sync.portal import Portal
 from cluster.client.watching import Happening
 from cluster.errors import Timeout
-from cluster.testing import keepers
 
 T = TypeVar("T")
 
@@ -68,16 +67,14 @@ class Way:
 
     def adopt(self, session: Session) -> None:
         """Remember a session for as long as somebody refers to it."""
-        self._sessions.add(session)
+        with self._lock:
+            self._sessions.add(session)
 
-    def revocable(self) -> list[tuple[asyncio.AbstractEventLoop, Holding]]:
-        """What is held under its sessions and may be taken away by others, and in which loop."""
-        return [
-            (keepers.loop_of(session.keeper), holding)
-            for session in list(self._sessions)
-            if session.state != "free"
-            for holding in list(session._revocable)
-        ]
+    def sessions(self) -> list[Session]:
+        """Those that are open."""
+        with self._lock:
+            known = list(self._sessions)
+        return [session for session in known if session.state != "free"]
 
     # A client's calls.
 

@@ -1,6 +1,6 @@
 """What clients keep alive, for who passes their time.
 
-RULE: the only place of this room that reaches into a keeper.
+RULE: the only place of this room that reaches into keepers and sessions.
 
 A keeper counts its lease by its client's clock and renews by timers of its loop. When time is
 passed at once no timer could keep up: whoever passes it renews in the keeper's stead.
@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from cluster.client.keeping import Keeper
 from cluster.client.lease import Lease
+from cluster.client.session import Session
 
 _AT_WORK: weakref.WeakSet[Keeper] = weakref.WeakSet()
 _LOCK = threading.Lock()
@@ -42,7 +43,20 @@ def take(keeper: Keeper, lease: Lease) -> None:
     keeper._tenure.renewed(lease, keeper._clock())
 
 
+async def check(session: Session, timeout_ms: int) -> None:
+    """Have a session ask for what others can take away from it; in its loop."""
+    for holding in list(session._revocable):
+        await holding.check_again(timeout_ms)
+
+
+async def check_all(sessions: Iterable[Session], timeout_ms: int) -> None:
+    """As `check`, of several, one after another."""
+    for session in sessions:
+        await check(session, timeout_ms)
+
+
 def _register() -> None:
+    """Be told of keepers as they start. Goes as soon as `keeping.py` tells who is at work."""
     start = Keeper.start
 
     def started(keeper: Keeper) -> None:

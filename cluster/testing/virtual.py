@@ -27,7 +27,7 @@ from typing import Any, Self, TypeVar
 from cluster.client.core import Policy
 from cluster.client.durations import Length, ms_of
 from cluster.client.keeping import Keeper
-from cluster.client.session import Holding
+from cluster.client.session import Session
 from cluster.client.sync.portal import Portal
 from cluster.gateway.server import NATIVE_ROUTES, Gateway, GatewaySettings
 from cluster.machine.commands import Command
@@ -74,6 +74,7 @@ class VirtualCluster:
         self._ways: weakref.WeakSet[Way] = weakref.WeakSet()
         self._all_cut = False
         self._sync_clients: list[VirtualSyncClient] = []
+        self._lock = threading.Lock()
         self._passing = threading.Lock()
         self._skips = 0
         self._skip_is_due = False
@@ -356,7 +357,7 @@ class VirtualCluster:
         """Those that renew, and those that will lose what they keep and be told."""
         living: list[Keeper] = []
         dying: list[Keeper] = []
-        for way in list(self._ways):
+        for way in self._all_ways():
             if way.is_paused:
                 continue
             for keeper in keepers.keepers_of(way.clock):
@@ -396,16 +397,17 @@ class VirtualCluster:
 
     def _check_again(self) -> None:
         """What a client does with every renewal: ask for what others can take away from it."""
-        by_loop: dict[asyncio.AbstractEventLoop, list[Holding]] = {}
-        for way in list(self._ways):
-            for loop, holding in () if way.is_paused or way.is_cut else way.revocable():
-                by_loop.setdefault(loop, []).append(holding)
-        for loop, holdings in by_loop.items():
+        by_loop: dict[asyncio.AbstractEventLoop, list[Session]] = {}
+        for way in self._all_ways():
+            for session in () if way.is_paused or way.is_cut else way.sessions():
+                by_loop.setdefault(keepers.loop_of(session.keeper), []).append(session)
+        for loop, sessions in by_loop.items():
             if loop is _running_loop():
-                for holding in holdings:
-                    holding.session.behind(loop.create_task(holding.check_again(CHECK_MS)))
+                for session in sessions:
+                    session.behind(loop.create_task(keepers.check(session, CHECK_MS)))
             elif loop.is_running():
-                asyncio.run_coroutine_threadsafe(_check(holdings), loop).result(LOOK_S_MOST)
+                checking = keepers.check_all(sessions, CHECK_MS)
+                asyncio.run_coroutine_threadsafe(checking, loop).result(LOOK_S_MOST)
 
     # How waits are skipped.
 
@@ -476,12 +478,17 @@ class VirtualCluster:
 
     def _way(self, *, cut: bool, paused: bool) -> Way:
         way = Way(lambda: self._now_ms, self._url)
-        self._ways.add(way)
+        with self._lock:
+            self._ways.add(way)
         if cut or self._all_cut:
             way.cut()
         if paused:
             way.pause()
         return way
+
+    def _all_ways(self) -> list[Way]:
+        with self._lock:
+            return list(self._ways)
 
     def _ways_of(self, client: VirtualClient | VirtualSyncClient | None) -> list[Way]:
         if client is None:
@@ -507,11 +514,6 @@ def _renewal(keeper: Keeper) -> Command | None:
 def _look(those: Iterable[Keeper]) -> None:
     for keeper in those:
         keeper.look()
-
-
-async def _check(holdings: Iterable[Holding]) -> None:
-    for holding in holdings:
-        await holding.check_again(CHECK_MS)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

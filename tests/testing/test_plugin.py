@@ -39,6 +39,15 @@ def test_who_asks_for_no_fixture_pays_nothing(project: Project) -> None:
     assert names == ["cluster", "cluster.testing", "cluster.testing.plugin"]
 
 
+def test_it_can_be_switched_off(project: Project) -> None:
+    """By its name, before anything is loaded: a project may have a `cluster` of its own."""
+    project.write(
+        "test_other.py",
+        "import sys\ndef test_other():\n    assert 'cluster' not in sys.modules\n",
+    )
+    project.run("-p", "no:coterie").assert_outcomes(passed=1)
+
+
 @pytest.mark.parametrize("backend", ["asyncio", "anyio"])
 def test_a_coroutine_uses_it_under(project: Project, backend: str) -> None:
     """The fixture knows no event loop, and so works under whatever plugin runs coroutines."""
