@@ -118,6 +118,8 @@ class Held:
     def forget(self) -> None:
         """It is lost: nothing is to be given back."""
         if self._grant is not None:
+            # Who found out by using it may have been faster than the timer that tells.
+            self.keeper.look()
             self._grant = None
             self.keeper.unlisten(self._key)
             self._forgotten()

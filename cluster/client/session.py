@@ -162,6 +162,8 @@ class Session:
         if keeper is None or keeper.is_stopped or self._pid != os.getpid():
             # Of a fork, too: it is our parent's to end.
             return
+        # Who found out by using it may have been faster than the timer that tells.
+        keeper.look()
         is_over_there = keeper.is_over_there
         # Who was not heard for so long will hardly be heard now.
         limit_ms = FAREWELL_MS if keeper.standing == "held" else LATE_FAREWELL_MS

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from cluster.client.aio import Client
+from cluster.client.aio import Client, now_ms
 from cluster.client.sync import SyncClient, SyncSession
 from cluster.client.sync.portal import Portal
 from cluster.errors import LockLost
@@ -418,3 +418,28 @@ for _ in range(3):
     )
     assert done.stdout.split() == [b"unreachable", b"uvloop"] * 3
     assert done.stderr == b""
+
+
+async def test_a_loss_is_told_to_who_found_it_first(place: Place) -> None:
+    """The thread asks the clock before the timer does: the callbacks are called all the same."""
+    told: list[str] = []
+    ahead_ms = 0
+
+    def use(client: SyncClient) -> None:
+        nonlocal ahead_ms
+        with (
+            client.session(on_state=lambda standing: told.append(standing)) as session,
+            session.lock("a", on_state=lambda standing: told.append(f"lock {standing}")) as lock,
+        ):
+            ahead_ms = 60_000
+            _ = lock.token
+
+    def run() -> None:
+        with (
+            SyncClient(place.endpoint, clock=lambda: now_ms() + ahead_ms) as client,
+            pytest.raises(LockLost),
+        ):
+            use(client)
+
+    await in_thread(run)
+    assert told == ["lost", "lock lost"]
