@@ -78,10 +78,15 @@ class VirtualCluster:
         self._passing = threading.Lock()
         self._skips = 0
         self._skip_is_due = False
-        self._refused: weakref.WeakSet[Keeper] = weakref.WeakSet()
+        # Why; they are told so in their loops.
+        self._refused: weakref.WeakKeyDictionary[Keeper, str] = weakref.WeakKeyDictionary()
         self._gateway: Gateway | None = None
         self._url = ""
-        self._portal.run(self._start())
+        try:
+            self._portal.run(self._start())
+        except BaseException:
+            self._portal.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -379,9 +384,7 @@ class VirtualCluster:
             lease = keeper.lease.renewed(expires_in_ms=outcome.expires_in_ms, sent_ms=sent_ms)
             keepers.take(keeper, lease)
             return not was_held
-        self._refused.add(keeper)
-        why = f"the cluster has it no more ({type(outcome).__name__})"
-        keepers.loop_of(keeper).call_soon_threadsafe(keeper.lose, why)
+        self._refused[keeper] = f"the cluster has it no more ({type(outcome).__name__})"
         return True
 
     def _have_look(self, changed: Iterable[Keeper]) -> None:
@@ -391,9 +394,17 @@ class VirtualCluster:
             by_loop.setdefault(keepers.loop_of(keeper), []).append(keeper)
         for loop, those in by_loop.items():
             if loop is _running_loop():
-                _look(those)
+                self._look(those)
             elif loop.is_running():
-                _in(loop, partial(_look, those))
+                _in(loop, partial(self._look, those))
+
+    def _look(self, those: Iterable[Keeper]) -> None:
+        """In their loop."""
+        for keeper in those:
+            if (why := self._refused.get(keeper)) is not None:
+                keeper.lose(why)
+            else:
+                keeper.look()
 
     def _check_again(self) -> None:
         """What a client does with every renewal: ask for what others can take away from it."""
@@ -426,7 +437,7 @@ class VirtualCluster:
         if not self._skips or not self._node.parked or due_ms is None:
             return
         for keeper in self._pass(max(due_ms, self._now_ms)):
-            keepers.loop_of(keeper).call_soon_threadsafe(keeper.look)
+            keepers.loop_of(keeper).call_soon_threadsafe(self._look, (keeper,))
         self._skip_soon()
 
     # In the node's thread.
@@ -509,11 +520,6 @@ def _renewal(keeper: Keeper) -> Command | None:
     if kind == "job" and token is not None:
         return TouchJob(int(name), token)
     return None
-
-
-def _look(those: Iterable[Keeper]) -> None:
-    for keeper in those:
-        keeper.look()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cluster.client.core import Policy
+from cluster.client.core import Policy, Request
 from cluster.client.jobs import Job
 from cluster.client.refusals import DuplicateKey, LockHeld
 from cluster.client.sync.work import SyncJob
@@ -137,6 +137,16 @@ class TestTime:
             assert done.wait(WITHIN_S)
             worker.stop()
             running.result(WITHIN_S)
+
+    def test_a_session_that_another_has_ended_is_lost(self, coterie: VirtualCluster) -> None:
+        """The cluster is asked, and says that it is no more; its holder is told."""
+        told: list[str] = []
+        with coterie.sync_client() as client, coterie.sync_client() as other:
+            session = client.session(ttl="10s", on_state=told.append).open()
+            other.call(Request("DELETE", f"/v1/sessions/{session.id}"))
+            assert session.state == "held"
+            coterie.advance("2s")
+            assert (session.state, told) == ("lost", ["lost"])
 
     def test_a_claim_that_was_revoked_is_lost(self, coterie: VirtualCluster) -> None:
         """What others can take away is asked for, as with every renewal."""
