@@ -174,7 +174,8 @@ class Turn(Held):
         limit_ms = max(1_000, self.keeper.lease.ends_ms - self.fifo.client.clock())
         doing = self.fifo.client.behind(self._finish(request, limit_ms))
         await asyncio.wait({doing}, timeout=FAREWELL_MS / 1_000)
-        if doing.done() and (refusal := doing.result()) is not None:
+        # Cancelled where the client is closed meanwhile, which is no cancellation of ours.
+        if doing.done() and not doing.cancelled() and (refusal := doing.result()) is not None:
             detail = f'turn in fifo "{self.name}" was over: {refusal.detail}'
             raise LockLost(detail, kind=self.kind, name=self.name, token=grant.token)
 

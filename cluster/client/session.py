@@ -170,9 +170,10 @@ class Session:
         keeper.stop()
         for task in list(self._behind):
             task.cancel()
-        # Also where the caller is cancelled meanwhile: others wait for what it held.
+        # Also where the caller is cancelled meanwhile: others wait for what it held. And where the
+        # client breaks it off, the caller is not cancelled.
         ending = self.client.behind(self._end(None if is_over_there else limit_ms))
-        await asyncio.shield(ending)
+        await asyncio.wait({ending})
 
     async def _end(self, limit_ms: int | None) -> None:
         await asyncio.gather(*self._behind, return_exceptions=True)

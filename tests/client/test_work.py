@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cluster.client import aio
 from cluster.client.aio import Client
 from cluster.client.core import Answer, Request
 from cluster.client.elections import Candidacy
@@ -565,3 +566,19 @@ async def test_a_stand_that_makes_no_sense_is_refused(client: Client) -> None:
         await client.election("g" * 300).run(lead)
     with pytest.raises(BadRequest):
         await client.election("g", ttl="1ms").run(lead)
+
+
+async def test_a_turn_that_ends_while_the_client_closes_cancels_nobody(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes on behind the caller is broken off; the caller was not cancelled."""
+    monkeypatch.setattr(aio, "FAREWELL_MS", 1)
+    async with Delayed(place.endpoint, "/done") as client:
+        await client.fifo("f").create(done_timeout="1h")
+        turn = client.fifo("f").turn()
+        await turn.acquire()
+        releasing = asyncio.create_task(turn.release())
+        await client.reached.wait()
+        await client.close()
+        await releasing
+        assert not releasing.cancelled()
