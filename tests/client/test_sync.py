@@ -397,6 +397,7 @@ async def test_a_program_that_forgets_to_close_ends_and_gives_back(place: Place,
 
 def test_its_loop_is_the_one_that_the_program_uses() -> None:
     """Also uvloop's, where the program has chosen it; nothing is left to warn of."""
+    pytest.importorskip("uvloop")
     program = """
 import asyncio, sys, uvloop
 asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())

@@ -5,8 +5,8 @@ RULE: uses the SDK as a user would; what is done to it, and what is made of its 
 
     python -m tests.integration.sdk_witness SHELL ENDPOINTS TTL LOCKS WORKS
 
-Says one JSON object a line: `held` for each lock, and at the end of each what came of it. It ends by
-itself when all locks are lost, or gives them back when its standard input is closed.
+Says one JSON object a line: `held` for each lock, and at the end of each what came of it. It gives
+back what it has, and ends, when its standard input is closed.
 Times are milliseconds of the clock that all processes of this machine share.
 """
 
@@ -96,27 +96,26 @@ def say(what: dict[str, Any]) -> None:
 async def hold(seen: Seen, endpoints: str, ttl: str, stop: asyncio.Event, *, works: bool) -> None:
     """Hold one lock, by a client of its own, until it is lost or all is to end."""
     error: BaseException | None = None
-    client = Client(endpoints, timeout_ms=TIMEOUT_MS)
-    working = asyncio.create_task(work(seen, client, stop)) if works else None
-    try:
-        async with (
-            client.session(ttl=ttl, on_state=seen.told) as session,
-            session.lock(f"witness/{seen.at}") as lock,
-        ):
-            seen.held(lock.token)
-            while not stop.is_set():
-                seen.use(lock)
-                await asyncio.sleep(PAUSE_S)
-                seen.stepped_ms = now_ms()
-    except LockLost as loss:
-        error = loss
-    seen.left()
-    if working is not None:
-        # What is under way ends by its own deadline.
-        stop.set()
-        await working
-    seen.end(error)
-    await client.close()
+    async with Client(endpoints, timeout_ms=TIMEOUT_MS) as client:
+        working = asyncio.create_task(work(seen, client, stop)) if works else None
+        session = await client.session(ttl=ttl, on_state=seen.told).open()
+        try:
+            async with session.lock(f"witness/{seen.at}") as lock:
+                seen.held(lock.token)
+                while not stop.is_set():
+                    seen.use(lock)
+                    await asyncio.sleep(PAUSE_S)
+                    seen.stepped_ms = now_ms()
+        except LockLost as loss:
+            error = loss
+        seen.left()
+        if working is not None:
+            # What is under way ends by its own deadline.
+            stop.set()
+            await working
+        seen.end(error)
+        # To close the session would free the lock at once: its TTL is to do that.
+        await stop.wait()
 
 
 async def work(seen: Seen, client: Client, stop: asyncio.Event) -> None:
@@ -160,28 +159,26 @@ def hold_in_thread(
 ) -> None:
     """The same as `hold`."""
     error: BaseException | None = None
-    client = SyncClient(endpoints, timeout_ms=TIMEOUT_MS)
-    working = threading.Thread(target=work_in_thread, args=(seen, client, stop))
-    if works:
-        working.start()
-    try:
-        with (
-            client.session(ttl=ttl, on_state=seen.told) as session,
-            session.lock(f"witness/{seen.at}") as lock,
-        ):
-            seen.held(lock.token)
-            while not stop.wait(PAUSE_S):
-                seen.use(lock)
-                # Nobody can cancel a thread: what it does without the token is not bounded.
-                seen.stepped_ms = seen.given_ms
-    except LockLost as loss:
-        error = loss
-    seen.left()
-    if works:
-        stop.set()
-        working.join()
-    seen.end(error)
-    client.close()
+    with SyncClient(endpoints, timeout_ms=TIMEOUT_MS) as client:
+        working = threading.Thread(target=work_in_thread, args=(seen, client, stop))
+        if works:
+            working.start()
+        session = client.session(ttl=ttl, on_state=seen.told).open()
+        try:
+            with session.lock(f"witness/{seen.at}") as lock:
+                seen.held(lock.token)
+                while not stop.wait(PAUSE_S):
+                    seen.use(lock)
+                    # Nobody can cancel a thread: what it does without the token is not bounded.
+                    seen.stepped_ms = seen.given_ms
+        except LockLost as loss:
+            error = loss
+        seen.left()
+        if works:
+            stop.set()
+            working.join()
+        seen.end(error)
+        stop.wait()
 
 
 def work_in_thread(seen: Seen, client: SyncClient, stop: threading.Event) -> None:
