@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.testing.installed import Project, examples, count_of
+from tests.testing.installed import Project, count_of, examples
 
 pytest_plugins = ["pytester"]
 
