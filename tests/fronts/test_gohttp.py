@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import AsyncIterator, Mapping
 
 import pytest
@@ -94,6 +95,7 @@ async def test_httprouter_answers_as_it_did(
         ("PATCH", "/fifo/new", 200, None),
         ("GET", "/fifo/new/", 404, None),
         ("GET", "/fifo/a/wait/b%2Fc", 200, None),
+        ("GET", "/fifo/%2F/wait/b", 404, None),
         ("GET", "/fifo//wait/b", 301, "/fifo/wait/b"),
         ("POST", "//fifo/new?a=b", 301, "/fifo/new?a=b"),
         ("GET", "/x/../fifo/new", 301, "/fifo/new"),
@@ -578,6 +580,31 @@ async def test_requests_may_come_in_any_two_pieces() -> None:
             await asyncio.sleep(0)
             writer.write(data[place:])
             assert (await reader.readuntil(b"\r\n\r\nabc")).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.both_loops
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("/\u00e4/%C3%B6".encode(), "/\u00e4/\u00f6".encode()),
+        (b"/\xff?a=\xff", b"/\xff"),
+        ("/a?b=\u2603".encode(), b"/a"),
+    ],
+)
+async def test_paths_need_not_be_escaped(target: bytes, path: bytes) -> None:
+    """A client like curl sends what it is given; Go takes every byte that is no control character."""
+
+    async def told(request: Request) -> Answer:
+        return Answer(body=os.fsencode(request.path + "|" + request.query("a")))
+
+    async with _serving(told) as server, _dialled(server) as (reader, writer):
+        for _ in range(2):
+            writer.write(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert (await reader.readuntil(b"|"))[:-1] == path
+            if b"a=" in target:
+                assert await reader.readexactly(1) == b"\xff"
 
 
 async def test_garbage_never_stops_the_server() -> None:

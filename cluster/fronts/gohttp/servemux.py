@@ -35,7 +35,8 @@ class _Pattern(NamedTuple):
         found: dict[str, str] = {}
         for wanted, segment in zip(self.segments, segments, strict=True):
             if wanted.startswith("{"):
-                if not segment:
+                # A segment that is an escaped slash alone is to Go the end of a path, and no name.
+                if segment in {"", "/"}:
                     return None
                 found[wanted[1:-1]] = segment
             elif wanted != segment:

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Mapping
 from typing import Final, TypeAlias, cast
 
 import structlog
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from multidict import CIMultiDict
 
@@ -36,6 +38,10 @@ BODY_TIMEOUT_S: Final = 60.0
 WRITE_TIMEOUT_S: Final = 60.0
 LINGER_S: Final = 2.0
 _NEVER_S: Final = 10 * 365 * 86_400.0
+
+# aiohttp's parser refuses a target that is not ASCII, which Go takes and curl sends.
+_REQUEST_LINE = re.compile(rb"\A([A-Z]+ )([^ \r\n]*)( HTTP/1\.[01]\r\n)")
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 
 _BaseServer: TypeAlias = web.Server
 _log = structlog.get_logger("cluster.fronts")
@@ -248,6 +254,7 @@ class _Connection(RequestHandler):
         "_answered",
         "_closing",
         "_is_half_closed",
+        "_last_body",
         "_owner",
         "_waits",
         "is_over",
@@ -275,6 +282,7 @@ class _Connection(RequestHandler):
         self._closing: asyncio.Future[None] | None = None
         self._answered = 0
         self._is_half_closed = False
+        self._last_body: StreamReader = EMPTY_PAYLOAD
         self.is_over = False
         self.peer = ""
 
@@ -306,9 +314,13 @@ class _Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Parse; tell a body that the parser gave up, which aiohttp leaves waiting."""
+        if not data.isascii() and self._last_body.is_eof():
+            data = _REQUEST_LINE.sub(_escaped_line, data, count=1)
         super().data_received(data)
-        if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
-            self._end_body()
+        if self._messages:
+            self._last_body = self._messages[-1][1]
+            if isinstance(self._messages[-1][0], _ErrInfo):
+                self._end_body()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # the base closes always
         """The client sends no more; with nothing in progress that is the end."""
@@ -393,6 +405,12 @@ class _Refusing(asyncio.Protocol):
         """Close it, unread."""
         with contextlib.suppress(OSError):
             cast(asyncio.Transport, transport).abort()
+
+
+def _escaped_line(found: re.Match[bytes]) -> bytes:
+    """A request line with its target percent-encoded."""
+    method, target, version = found.groups()
+    return method + _BEYOND_ASCII.sub(lambda byte: b"%%%02X" % byte[0][0], target) + version
 
 
 def _bad_request(status: int, text: str) -> Answer:
