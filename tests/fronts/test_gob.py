@@ -203,6 +203,15 @@ def test_a_field_that_the_type_does_not_have() -> None:
         decoder.message(integer(65) + b"\x04\x00")
 
 
+def test_a_struct_ends_with_its_message() -> None:
+    """Go takes one whose closing 0 is missing, and so a definition that ends early."""
+    decoder = Decoder()
+    _values(Encoder().encode(JOB, {}), decoder)
+    whole = integer(65) + b"\x02\x01a"
+    assert decoder.message(whole) == decoder.message(whole + b"\x00") == Value(65, {"ID": "a"})
+    assert decoder.message(integer(65)) == Value(65, {})
+
+
 def test_definitions_end() -> None:
     """A stream that does nothing but define is stopped, and what it defined still holds."""
     decoder = Decoder()
@@ -324,7 +333,7 @@ def test_every_split_of_a_stream_gives_the_same_messages(cuts: list[int]) -> Non
     messages, found = Messages(), []
     for begin, end in zip([0, *cuts], [*cuts, len(_STREAM)], strict=True):
         found += messages.feed(_STREAM[begin:end])
-    assert found == Messages().feed(_STREAM)
+    assert found == list(Messages().feed(_STREAM))
     assert messages.is_between
 
 
@@ -332,7 +341,7 @@ def test_a_stream_byte_by_byte() -> None:
     """The finest split of all; between the bytes of one message there is no end."""
     messages = Messages()
     found = [one for byte in _STREAM for one in messages.feed(bytes([byte]))]
-    assert found == Messages().feed(_STREAM)
+    assert found == list(Messages().feed(_STREAM))
 
 
 @given(st.binary(max_size=200))
@@ -344,7 +353,7 @@ def test_garbage_is_refused_and_nothing_worse(data: bytes) -> None:
         with contextlib.suppress(GobError):
             one.message(data)
     with contextlib.suppress(GobError):
-        Messages().feed(data)
+        list(Messages().feed(data))
 
 
 @given(st.data())
@@ -375,6 +384,14 @@ def test_a_message_that_is_too_large_is_dropped_as_it_comes(extra: int, cuts: li
 def test_a_length_that_nobody_means_ends_the_stream() -> None:
     """At once: no memory is set aside for it."""
     with pytest.raises(GobError, match="invalid message length"):
-        Messages().feed(b"\xf8" + b"\xff" * 8)
+        list(Messages().feed(b"\xf8" + b"\xff" * 8))
     with pytest.raises(GobError, match="out of range"):
-        Messages().feed(b"\x80" + b"\xff" * 8)
+        list(Messages().feed(b"\x80" + b"\xff" * 8))
+
+
+def test_what_came_before_such_a_length_is_read() -> None:
+    """Also where both came at once."""
+    found = Messages().feed(b"\x02ab\x01c\x80")
+    assert [next(found), next(found)] == [b"ab", b"c"]
+    with pytest.raises(GobError, match="out of range"):
+        next(found)

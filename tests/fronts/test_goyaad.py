@@ -729,6 +729,46 @@ def test_a_body_that_never_comes_is_answered() -> None:
         assert requests.end() == BadCall("RPCServer.Ping", 3, error)
 
 
+@pytest.mark.parametrize(
+    "spoilt", [b"\x03\x04\x00\x80", b"\x03\x07\x00\x00", b"\x80", b"\x03", b""]
+)
+@pytest.mark.parametrize(
+    ("method", "error"),
+    [
+        ("Ping", "rpc: service/method request ill-formed: Ping"),
+        ("Other.Ping", "rpc: can't find service Other.Ping"),
+        ("RPCServer.Pong", "rpc: can't find method RPCServer.Pong"),
+    ],
+)
+def test_a_method_that_is_not_there_is_told_whatever_its_body_is(
+    method: str, error: str, spoilt: bytes
+) -> None:
+    """Go looks for the method first, and reads past the body unseen."""
+    requests = Requests()
+    header = Encoder().encode(REQUEST, {"ServiceMethod": method, "Seq": 3})
+    asked: list[Any] = []
+    with contextlib.suppress(BrokenStream):
+        asked.extend(requests.feed(header))
+        asked.extend(requests.feed(spoilt))
+    last = requests.end()
+    assert [*asked, *([last] if last else [])] == [BadCall(method, 3, error)]
+
+
+async def test_what_came_before_garbage_is_served(place: Place) -> None:
+    """In one packet with it: a put that was whole is done, a body that is none is answered."""
+    encoder = Encoder()
+    put = encoder.encode(REQUEST, {"ServiceMethod": "RPCServer.PutWithID", "Seq": 1})
+    put += encoder.encode(JOB, {"ID": "a"})
+    ping = encoder.encode(REQUEST, {"ServiceMethod": "RPCServer.Ping", "Seq": 2})
+    reader, writer = await asyncio.open_connection(*place.front.addresses[0])
+    writer.write(put + ping + b"\x80garbage")
+    answer = await reader.read()
+    assert b"RPCServer.PutWithID" in answer
+    assert b"gob: encoded unsigned integer out of range" in answer
+    assert place.jobs("ready") == ["a"]
+    writer.close()
+
+
 def _conversation() -> bytes:
     encoder, out = Encoder(), b""
     calls: list[tuple[str, Kind, Any]] = [

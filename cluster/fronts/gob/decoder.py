@@ -218,7 +218,8 @@ class Decoder:
     def _struct(self, defined: StructType, depth: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
         number, fields = -1, defined.fields
-        while (delta := self._uint()) != 0:
+        # Go ends a struct with its message, too, where the closing 0 is left out.
+        while self._at < len(self._data) and (delta := self._uint()) != 0:
             number += delta
             if number >= len(fields):
                 raise GobError("gob: bad data: field numbers out of bounds")

@@ -5,6 +5,7 @@ RULE: sans I/O; holds at most one unfinished message, and of one that is too lar
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -50,25 +51,36 @@ class Messages:
         """Nothing of a message has come that is not finished."""
         return not self._held and not self._swallowing
 
-    def feed(self, data: bytes) -> list[Message]:
-        """Take in what arrived; returns the messages that are whole now, without their lengths.
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """Take in what arrived; gives the messages that are whole now, without their lengths.
 
         Raises:
-            GobError: no stream begins a message so. Nothing can be read after it.
+            GobError: after the messages before it: no stream begins a message so. Nothing can be
+                read after it.
         """
         found: list[Message] = []
+        broken: GobError | None = None
+        try:
+            self._cut(data, found)
+        except GobError as error:
+            broken = error
+        yield from found
+        if broken is not None:
+            raise broken
+
+    def _cut(self, data: bytes, found: list[Message]) -> None:
         if self._swallowing:
             dropped = min(self._swallowing, len(data))
             self._swallowing -= dropped
             if self._swallowing:
-                return found
+                return
             found.append(Oversized(self._size))
             data = data[dropped:]
         held = self._held
         held += data
         # A message that is not whole is not looked at again before it is.
         if len(held) < self._needed:
-            return found
+            return
         at = 0
         while at < len(held):
             head = _length(held, at)
@@ -83,7 +95,7 @@ class Messages:
                     self._size, self._swallowing = size, size - have
                     held.clear()
                     self._needed = 0
-                    return found
+                    return
                 found.append(Oversized(size))
             elif begin + size > len(held):
                 self._needed = begin + size - at
@@ -95,7 +107,6 @@ class Messages:
             self._needed = 0
         if at:
             del held[:at]
-        return found
 
 
 def _length(held: bytearray, at: int) -> tuple[int, int] | None:

@@ -90,20 +90,22 @@ class Requests:
             BrokenStream: in place of the next request.
         """
         try:
-            messages = self._messages.feed(data)
+            for message in self._messages.feed(data):
+                asked = self._take(message)
+                if asked is not None:
+                    yield asked
         except GobError as error:
+            if self._header is not None:
+                yield self._spoilt(*self._header, str(error))
+                self._header = None
             raise BrokenStream(str(error)) from None
-        for message in messages:
-            asked = self._take(message)
-            if asked is not None:
-                yield asked
 
     def end(self) -> BadCall | None:
         """The stream is over: a request whose body never came is answered too."""
         if self._header is None:
             return None
         is_clean = self._messages.is_between and not self._has_types
-        return BadCall(*self._header, "EOF" if is_clean else "unexpected EOF")
+        return self._spoilt(*self._header, "EOF" if is_clean else "unexpected EOF")
 
     def _take(self, message: bytes | Oversized) -> Asked | None:
         header = self._header
@@ -112,7 +114,7 @@ class Requests:
                 raise BrokenStream(f"a request's header of {message.size} bytes")
             self._header = None
             text = f"Rejecting job. {message.size} bytes are more than {MESSAGE_BYTES_MAX}"
-            return BadCall(*header, text)
+            return self._spoilt(*header, text)
         try:
             value = self._decoder.message(message)
             if value is None:
@@ -126,7 +128,7 @@ class Requests:
             if header is None:
                 raise BrokenStream(f"rpc: server cannot decode request: {error}") from None
             self._header = None
-            return BadCall(*header, str(error))
+            return self._spoilt(*header, str(error))
         self._header = None
         return self._called(*header, value, len(message))
 
@@ -138,18 +140,18 @@ class Requests:
         return method, seq
 
     def _called(self, method: str, seq: int, value: Value, size: int) -> Asked:
-        service, dot, name = method.rpartition(".")
-        if not dot:
-            return BadCall(method, seq, f"rpc: service/method request ill-formed: {method}")
-        if service != SERVICE:
-            return BadCall(method, seq, f"rpc: can't find service {method}")
-        read = _ARGUMENTS.get(name)
-        if read is None:
-            return BadCall(method, seq, f"rpc: can't find method {method}")
+        read = _reader_of(method)
+        if isinstance(read, str):
+            return BadCall(method, seq, read)
         try:
             return Call(method, seq, read(self._decoder, value), size)
         except GobError as error:
             return BadCall(method, seq, str(error))
+
+    def _spoilt(self, method: str, seq: int, error: str) -> BadCall:
+        """What is said of a request whose body cannot be read: first that nobody would take it."""
+        read = _reader_of(method)
+        return BadCall(method, seq, read if isinstance(read, str) else error)
 
 
 class Answers:
@@ -238,10 +240,22 @@ def _int8(decoder: Decoder, value: Value) -> Any:
     return number
 
 
-_ARGUMENTS: Mapping[str, Callable[[Decoder, Value], Any]] = {
+_Read: TypeAlias = Callable[[Decoder, Value], Any]
+
+_ARGUMENTS: Mapping[str, _Read] = {
     "PutWithID": _job,
     "Cancel": _text,
     "Next": _integer("int64"),
     "Ping": _int8,
     "InspectN": _integer("int"),
 }
+
+
+def _reader_of(method: str) -> _Read | str:
+    """What reads a method's argument; what a client is told where there is no such method."""
+    service, dot, name = method.rpartition(".")
+    if not dot:
+        return f"rpc: service/method request ill-formed: {method}"
+    if service != SERVICE:
+        return f"rpc: can't find service {method}"
+    return _ARGUMENTS.get(name) or f"rpc: can't find method {method}"
