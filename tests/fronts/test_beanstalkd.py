@@ -125,8 +125,23 @@ class TestJobs:
         node.advance(1_000)
         assert await one.reserve() == 1
         assert await one.ask("release 1 0 4294967295") == "RELEASED"
-        assert (await one.figures("stats-job 1"))["time-left"] == 2**32 - 1
+        assert (await one.figures("stats-job 1"))["time-left"] == 2**32 - 2
         assert await one.ask("delete 1") == "DELETED"
+
+    async def test_time_left_is_cut_off_from_the_first_moment(
+        self, one: BeanstalkClient, node: LocalNode
+    ) -> None:
+        """The original counts in nanoseconds: of nine seconds eight whole ones are left at once."""
+        await one.put(delay=9)
+        for passed_ms, left in ((0, 8), (999, 8), (1, 7), (7_999, 0)):
+            node.advance(passed_ms)
+            assert (await one.figures("stats-job 1"))["time-left"] == left
+        await one.put(ttr=1)
+        assert (await one.figures("stats-job 2"))["time-left"] == 0
+        assert await one.ask("pause-tube default 5") == "PAUSED"
+        assert (await one.figures("stats-tube default"))["pause-time-left"] == 4
+        node.advance(4_001)
+        assert (await one.figures("stats-tube default"))["pause-time-left"] == 0
 
     async def test_reserve_job_takes_any_job_that_nobody_has(
         self, one: BeanstalkClient, node: LocalNode
@@ -214,7 +229,7 @@ class TestJobs:
             "age": 0,
             "delay": 0,
             "ttr": 60,
-            "time-left": 60,
+            "time-left": 59,
             "file": 0,
             "reserves": 3,
             "timeouts": 0,
@@ -466,7 +481,7 @@ class TestTubes:
         await one.put()
         assert await one.ask("reserve-with-timeout 0") == "TIMED_OUT"
         figures = await one.figures("stats-tube default")
-        assert (figures["pause"], figures["pause-time-left"]) == (3, 3)
+        assert (figures["pause"], figures["pause-time-left"]) == (3, 2)
         one.send("reserve")
         await until(lambda: node.parked == 1)
         node.advance(3_000)

@@ -116,7 +116,7 @@ def of_job(job: JobInfo) -> Iterator[tuple[str, object]]:
     yield "age", job.age_ms // 1000
     yield "delay", job.delay_ms // 1000
     yield "ttr", job.ttr_ms // 1000
-    yield "time-left", job.time_left_ms // 1000
+    yield "time-left", _whole_s_left(job.time_left_ms)
     yield "file", 0
     yield "reserves", job.reserves
     yield "timeouts", job.timeouts
@@ -140,7 +140,12 @@ def of_tube(tube: TubeInfo, kept: KeptTubes) -> Iterator[tuple[str, object]]:
     yield "cmd-delete", tube.deletes
     yield "cmd-pause-tube", tube.pauses
     yield "pause", tube.paused_for_ms // 1000
-    yield "pause-time-left", tube.resumes_in_ms // 1000
+    yield "pause-time-left", _whole_s_left(tube.resumes_in_ms)
+
+
+def _whole_s_left(left_ms: int) -> int:
+    """What the original tells, which counts in nanoseconds: some have always passed already."""
+    return max(0, left_ms - 1) // 1000
 
 
 def tube_names(machine: Machine, kept: KeptTubes) -> list[str]:
