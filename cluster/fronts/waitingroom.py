@@ -23,6 +23,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
@@ -248,9 +249,7 @@ def verify(token: str, key: bytes, *, now_ms: int) -> int:
     place = claims.get("sub")
     if not _is_number(place):
         raise TokenInvalid
-    # What no integer of 64 bits holds becomes the least one, as the processors do it.
-    whole = int(place)
-    return whole if _INT_MIN <= whole <= _INT_MAX else _INT_MIN
+    return _whole(place)
 
 
 def _time(claims: Mapping[str, Any], name: str) -> int | None:
@@ -260,7 +259,13 @@ def _time(claims: Mapping[str, Any], name: str) -> int | None:
     value = claims[name]
     if not _is_number(value):
         raise TokenInvalid
-    return int(value) if value else None
+    return _whole(value) if value else None
+
+
+def _whole(number: int | float) -> int:
+    """Its integer of 64 bits; one that none holds becomes the least, as the processors do it."""
+    whole = int(number)
+    return whole if _INT_MIN <= whole <= _INT_MAX else _INT_MIN
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:
@@ -281,14 +286,30 @@ def _decoded(part: str) -> bytes:
 def _object(data: bytes) -> dict[str, Any]:
     """A JSON object as Go reads it into a map: the last of equal names counts."""
     try:
-        value = json.loads(data.decode("utf-8", "replace"), parse_constant=_no_constant)
+        value = json.loads(
+            data.decode("utf-8", "replace"),
+            parse_int=_integer,
+            parse_float=_float,
+            parse_constant=_no_constant,
+        )
     except (ValueError, RecursionError):
         raise TokenInvalid from None
     if not isinstance(value, dict):
         raise TokenInvalid
-    if any(isinstance(each, float) and abs(each) == float("inf") for each in value.values()):
-        raise TokenInvalid
     return value
+
+
+def _integer(text: str) -> int:
+    _float(text)
+    return int(text)
+
+
+def _float(text: str) -> float:
+    """A number, wherever it stands; Go takes none that no float holds."""
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:20]} is too large")
+    return number
 
 
 def _no_constant(name: str) -> object:
