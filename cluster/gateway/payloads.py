@@ -1,10 +1,11 @@
 """Payloads: bytes of the client's own, as JSON and CBOR can carry them.
 
-RULE: pure. The machine keeps bytes and whether they came as text; nobody looks into them.
+RULE: pure. The machine keeps bytes and what they came as; nobody looks into them.
 
 In JSON a string is text; bytes that are no text are `{"base64": "…"}` both ways. In CBOR text is
 text and bytes are bytes; the base64 form is understood there too. What was sent as text comes back
-as text, what was sent as bytes as bytes, even where those would make a text.
+as text, what was sent as bytes as bytes, even where those would make a text. Any other JSON value
+comes back as the value it was; who reads the bytes (a beanstalkd worker) finds its JSON text.
 Standard: RFC 4648, section 4 (base64 with padding).
 """
 
@@ -15,7 +16,7 @@ import binascii
 from typing import Final
 
 from cluster.gateway.replies import Octets, OptionalPayload, Payload, Problem, from_bytes
-from cluster.gateway.requests import bad_request
+from cluster.gateway.requests import bad_request, json_text
 
 __all__ = [
     "JSON_PER_BYTE_MAX",
@@ -32,8 +33,8 @@ JSON_PER_BYTE_MAX: Final = 6
 written as six. For a route's `body_bytes_max`."""
 
 
-def to_bytes(payload: object, field: str, bytes_max: int) -> tuple[bytes, bool]:
-    """Return a payload's bytes, and whether it was text.
+def to_bytes(payload: object, field: str, bytes_max: int) -> tuple[bytes, bool | None]:
+    """Return a payload's bytes, and whether it was text; None: it is JSON.
 
     Args:
         payload: what stood in the body, of whatever type.
@@ -43,6 +44,7 @@ def to_bytes(payload: object, field: str, bytes_max: int) -> tuple[bytes, bool]:
     Raises:
         Problem: `bad_request` for no payload, `too_large` for too many bytes.
     """
+    is_text: bool | None
     if isinstance(payload, str):
         try:
             data, is_text = payload.encode(), True
@@ -52,11 +54,10 @@ def to_bytes(payload: object, field: str, bytes_max: int) -> tuple[bytes, bool]:
         data, is_text = payload, False
     elif isinstance(payload, dict) and payload.keys() == {"base64"}:
         data, is_text = _from_base64(payload["base64"], field), False
+    elif payload is None:
+        raise bad_request(field, "is null; give text, another JSON value, or bytes as base64")
     else:
-        raise bad_request(
-            field,
-            'is neither text nor {"base64": "…"}; write objects and numbers as text, in JSON say',
-        )
+        data, is_text = json_text(payload, field), None
     if len(data) > bytes_max:
         raise Problem("too_large", f"{field} has {len(data)} bytes; at most {bytes_max}")
     return data, is_text
@@ -64,7 +65,7 @@ def to_bytes(payload: object, field: str, bytes_max: int) -> tuple[bytes, bool]:
 
 def to_optional_bytes(
     payload: object, field: str, bytes_max: int
-) -> tuple[bytes, bool] | tuple[None, bool]:
+) -> tuple[bytes | None, bool | None]:
     """Like `to_bytes`, with None for None.
 
     Raises:

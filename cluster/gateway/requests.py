@@ -6,6 +6,7 @@ what was found and what to write instead; nothing is guessed or cut to fit.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Final, NamedTuple
@@ -24,7 +25,7 @@ TTL_MS_MIN: Final = 100
 TTL_MS_MAX: Final = 30 * 86_400_000
 WAIT_MS_MAX: Final = 3_600_000
 META_BYTES_MAX: Final = 4096
-META_DEPTH_MAX: Final = 12
+JSON_DEPTH_MAX: Final = 12
 PAGE_MAX: Final = 1000
 PAGE_DEFAULT: Final = 100
 QUERY_FIELDS_MAX: Final = 16
@@ -323,14 +324,23 @@ def meta_json(meta: Mapping[str, Any] | None) -> bytes | None:
     """
     if meta is None:
         return None
-    _check_plain(meta, META_DEPTH_MAX)
-    try:
-        text = _canonical.encode(meta)
-    except UnicodeEncodeError:
-        raise bad_request("meta", "is not UTF-8") from None
+    text = json_text(meta, "meta")
     if len(text) > META_BYTES_MAX:
         raise bad_request("meta", f"has {len(text)} bytes as JSON; at most {META_BYTES_MAX}")
     return text
+
+
+def json_text(value: object, field: str) -> bytes:
+    """Return a value as JSON text that is the same for equal values.
+
+    Raises:
+        Problem: not expressible in JSON and CBOR alike, or too deep.
+    """
+    _check_plain(value, JSON_DEPTH_MAX, field)
+    try:
+        return _canonical.encode(value)
+    except UnicodeEncodeError:
+        raise bad_request(field, "is not UTF-8") from None
 
 
 def idempotency_key(value: str | None) -> str | None:
@@ -445,22 +455,24 @@ def _parse_text(text: str) -> str:
     return text
 
 
-def _check_plain(value: object, depth: int) -> None:
+def _check_plain(value: object, depth: int, field: str) -> None:
     """Refuse what JSON would change in silence or CBOR cannot hold; and what is too deep."""
     if depth == 0:
-        raise bad_request("meta", f"nests deeper than {META_DEPTH_MAX}")
+        raise bad_request(field, f"nests deeper than {JSON_DEPTH_MAX}")
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise bad_request("meta", "has a key that is no text; JSON knows no others")
-            _check_plain(item, depth - 1)
+                raise bad_request(field, "has a key that is no text; JSON knows no others")
+            _check_plain(item, depth - 1, field)
     elif isinstance(value, list):
         for item in value:
-            _check_plain(item, depth - 1)
+            _check_plain(item, depth - 1, field)
     elif isinstance(value, bytes):
-        raise bad_request("meta", "holds bytes, which JSON has no form for; write them as text")
+        raise bad_request(field, "holds bytes, which JSON has no form for; write them as text")
     elif isinstance(value, int) and not -(2**63) <= value < 2**64:
-        raise bad_request("meta", "holds a number of more than 64 bits; write it as text")
+        raise bad_request(field, "holds a number of more than 64 bits; write it as text")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise bad_request(field, "holds a number that JSON has no form for; write it as text")
 
 
 def _essence(content_type: str) -> str:

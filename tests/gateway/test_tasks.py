@@ -49,6 +49,14 @@ class TestPut:
         assert counts == [1, 0, 1, 2]
         assert replaced.body["total"] == 2
 
+    async def test_takes_any_json_value_as_data(self, anywhere: Api) -> None:
+        """An object comes back as an object; put again, it is the same."""
+        body = {"tasks": [{"id": "a", "data": {"url": "x", "n": [1, None]}}]}
+        assert (await anywhere.call("PUT", "/v1/pools/p/tasks", body)).body["added"] == 1
+        assert (await anywhere.call("PUT", "/v1/pools/p/tasks", body)).body["unchanged"] == 1
+        given = (await work(anywhere, await anywhere.open())).body["tasks"]
+        assert given[0]["data"] == body["tasks"][0]["data"]
+
     async def test_makes_an_empty_pool(self, api: Api) -> None:
         """No tasks at all are fine: workers may wait for some."""
         assert (await put(api, cap=3, give_back=True)).body["total"] == 0
@@ -63,7 +71,7 @@ class TestPut:
         [
             ({"id": ""}, "tasks[0].id"),
             ({"id": "a\n"}, "tasks[0].id"),
-            ({"id": "a", "data": 7}, "tasks[0].data"),
+            ({"id": "a", "data": 2**64}, "tasks[0].data"),
             ({"id": "a", "schedule": {}}, "tasks[0].schedule"),
             ({"id": "a", "schedule": {"every": "1h", "cron": "* * * * *"}}, "tasks[0].schedule"),
             ({"id": "a", "schedule": {"every": "10ms"}}, "tasks[0].schedule.every"),

@@ -75,6 +75,17 @@ async def test_a_claim_gives_the_ticket_with_its_data(anywhere: Api) -> None:
     assert (await claim(anywhere, claimant, ticket="a", another=True)).body == got.body
 
 
+async def test_data_may_be_any_json_value(anywhere: Api) -> None:
+    """An object comes back as an object; null is no data."""
+    provider, claimant = await anywhere.open(), await anywhere.open()
+    data = {"port": 7, "names": ["x", None]}
+    await issue(anywhere, provider, "a", data=data)
+    assert (await claim(anywhere, claimant)).body["data"] == data
+    assert (await anywhere.get(LAB)).body["tickets"][0]["data"] == data
+    await issue(anywhere, provider, "a", data=None)
+    assert (await anywhere.get(LAB)).body["tickets"][0]["data"] is None
+
+
 async def test_no_free_ticket_is_refused_with_the_reason(anywhere: Api) -> None:
     """409 says how many there are, who has held one longest, and where one would stand."""
     provider, holder, other = [await anywhere.open() for _ in range(3)]
@@ -273,7 +284,7 @@ async def test_a_picture_leaves_out_data_that_are_too_much(api: Api) -> None:
         ("tickets", {"session": "1-a"}, "ticket"),
         ("tickets", {"session": "1-a", "ticket": ""}, "ticket"),
         ("tickets", {"session": "1-a", "ticket": "x\x00"}, "ticket"),
-        ("tickets", {"session": "1-a", "ticket": "a", "data": 7}, "data"),
+        ("tickets", {"session": "1-a", "ticket": "a", "data": {"base64": 7}}, "data.base64"),
         ("tickets", {"session": "1-a", "ticket": "a", "data": {"base64": "x"}}, "data.base64"),
         ("claim", {}, "session"),
         ("claim", {"session": "1-a", "wait": "2h"}, "wait"),

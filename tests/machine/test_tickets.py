@@ -8,6 +8,8 @@ import pytest
 
 from cluster.machine import limits
 from cluster.machine.commands import Abandon, CloseSession
+from cluster.machine.commands.jobs import PutJob, ReserveJobs
+from cluster.machine.commands.tasks import NewTask, PutTasks, Work
 from cluster.machine.commands.tickets import ClaimTicket, IssueTicket, ReleaseTicket, RevokeTicket
 from cluster.machine.events import Event
 from cluster.machine.machine import Machine
@@ -23,6 +25,8 @@ from cluster.machine.outcome import (
     StaleToken,
     Withdrawn,
 )
+from cluster.machine.outcome.jobs import Reserved
+from cluster.machine.outcome.tasks import Worked
 from cluster.machine.outcome.tickets import (
     NoTicketFree,
     NotIssuer,
@@ -437,6 +441,24 @@ class TestSnapshots:
         assert loaded.counts() == machine.counts()
         assert loaded.tickets.list(20) == machine.tickets.list(20)
         assert loaded.sessions.list(20) == machine.sessions.list(20)
+
+    @pytest.mark.parametrize("is_text", [True, False, None])
+    def test_what_payloads_came_as_is_kept(self, is_text: bool | None) -> None:
+        """Text, bytes or JSON: of tickets, jobs and tasks alike."""
+        drive, provider, (session, *_) = lab()
+        drive.ask(
+            issue(provider, "t", b"{}", is_text=is_text),
+            PutJob("mail", b"{}", is_text),
+            PutTasks("pool", (NewTask("a", b"{}", is_text),)),
+        )
+        drive.machine = Machine.load(snapshot.decode(snapshot.encode(drive.machine.dump())))
+        told = drive.ask(claim(session), ReserveJobs(("mail",)), Work(session, "pool"))
+        claimed, reserved, given = told
+        assert isinstance(claimed, TicketClaimed)
+        assert isinstance(reserved, Reserved)
+        assert isinstance(given, Worked)
+        kept = [claimed.is_text, reserved.jobs[0].is_text, given.tasks[0].is_text]
+        assert kept == [is_text] * 3
 
     def test_heavy_data_make_small_rows(self) -> None:
         """A row of a snapshot is bounded by what is in it."""

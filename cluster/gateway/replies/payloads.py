@@ -21,12 +21,15 @@ _BASE64_FORM: Final = {
     "required": ["base64"],
     "additionalProperties": False,
 }
+_OBJECT: Final = {"type": "object", "not": {"required": ["base64"], "maxProperties": 1}}
 
 Payload = Annotated[
     Any,
     msgspec.Meta(
-        description='text, or {"base64": "…"} for bytes; in CBOR also a byte string',
-        extra_json_schema={"anyOf": [{"type": "string"}, _BASE64_FORM]},
+        description='text, {"base64": "…"} for bytes (in CBOR also a byte string), or other JSON',
+        extra_json_schema={
+            "anyOf": [{"type": ["string", "number", "boolean", "array"]}, _BASE64_FORM, _OBJECT]
+        },
     ),
 ]
 """In a body as it came, before `to_bytes`; in an answer what `from_bytes` made."""
@@ -34,8 +37,14 @@ Payload = Annotated[
 OptionalPayload = Annotated[
     Any,
     msgspec.Meta(
-        description='text, {"base64": "…"} for bytes (in CBOR also a byte string), or null',
-        extra_json_schema={"anyOf": [{"type": ["string", "null"]}, _BASE64_FORM]},
+        description="as a payload, or null",
+        extra_json_schema={
+            "anyOf": [
+                {"type": ["string", "number", "boolean", "array", "null"]},
+                _BASE64_FORM,
+                _OBJECT,
+            ]
+        },
     ),
 ]
 """A Payload that may be null (None)."""
@@ -50,13 +59,15 @@ class Octets:
         self.data = data
 
 
-def from_bytes(data: bytes | None, is_text: bool) -> str | Octets | None:
+def from_bytes(data: bytes | None, is_text: bool | None) -> str | Octets | msgspec.Raw | None:
     """Return what stands for a payload in the body of an answer.
 
     Args:
         data: as the machine keeps it; None comes back as None.
-        is_text: it came as text, so it is UTF-8.
+        is_text: it came as text, so it is UTF-8; None: it is JSON.
     """
     if data is None:
         return None
+    if is_text is None:
+        return msgspec.Raw(data)
     return data.decode() if is_text else Octets(data)

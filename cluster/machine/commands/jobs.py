@@ -49,14 +49,14 @@ class PutJob(Command, frozen=True, tag=80):
     of the time at which it became ready, as goyaad's do; `overdue_ms` says how long ago that was.
     `is_id`: the key must not be the number of a live job of the tube without a key, either; numbers
     that are keys of the tube are never given to jobs without one. `is_text`: about the body, for
-    readers.
+    readers; None: it is JSON.
     """
 
     texts: ClassVar[tuple[str, ...]] = ("tube",)
 
     tube: Name
     body: JobBody
-    is_text: bool = False
+    is_text: bool | None = False
     priority: Priority = 0
     delay_ms: JobLengthMs = 0
     ttr_ms: JobLengthMs = 60_000

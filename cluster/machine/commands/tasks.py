@@ -52,14 +52,15 @@ class Schedule(NamedTuple):
 
 
 class NewTask(NamedTuple):
-    """One task to put. `data`: what its worker needs; `is_text`: it came as text.
+    """One task to put. `data`: what its worker needs; `is_text`: it came as text; None:
+    as JSON.
 
     `paused`: whether its schedule stands still; None leaves that as it is.
     """
 
     id: Name
     data: TaskData | None = None
-    is_text: bool = True
+    is_text: bool | None = True
     schedule: Schedule | None = None
     paused: bool | None = None
 

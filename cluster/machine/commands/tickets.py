@@ -21,7 +21,7 @@ class IssueTicket(Command, frozen=True, tag=40):
     Attributes:
         name: of the resource, which need not exist.
         data: opaque to the machine; None takes away what there was.
-        is_text: the data came as text, and are to be given back so.
+        is_text: the data came as text, and are to be given back so; None: as JSON.
         refresh: issuing renews the session as a keepalive does.
     """
 
@@ -31,7 +31,7 @@ class IssueTicket(Command, frozen=True, tag=40):
     name: Name
     ticket: Name
     data: TicketData | None = None
-    is_text: bool = False
+    is_text: bool | None = False
     refresh: bool = False
 
 

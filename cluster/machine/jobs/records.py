@@ -59,7 +59,7 @@ class _JobRecord(Record):
     id: int
     tube: str
     body: bytes
-    is_text: bool
+    is_text: bool | None
     key: str | None
     priority: int
     delay_ms: int

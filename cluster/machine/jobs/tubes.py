@@ -76,7 +76,7 @@ class Job(msgspec.Struct, gc=False, eq=False):
     id: int
     tube: Tube
     body: bytes
-    is_text: bool
+    is_text: bool | None
     key: str | None
     priority: int
     delay_ms: int

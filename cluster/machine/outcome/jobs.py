@@ -29,7 +29,7 @@ class Reservation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     job: int
     tube: str
     body: bytes
-    is_text: bool
+    is_text: bool | None
     token: int
     ttr_ms: int
     priority: int
@@ -174,7 +174,7 @@ class JobInfo(msgspec.Struct, frozen=True):
     tube: str
     state: str
     body: bytes
-    is_text: bool
+    is_text: bool | None
     key: str | None
     priority: int
     age_ms: int

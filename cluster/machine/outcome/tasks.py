@@ -44,7 +44,7 @@ class Handed(NamedTuple):
 
     id: str
     data: bytes | None
-    is_text: bool
+    is_text: bool | None
     token: int
     slot_ms: int | None
 
@@ -154,7 +154,7 @@ class TaskInfo(msgspec.Struct, frozen=True):
     pool: str
     id: str
     data: bytes | None
-    is_text: bool
+    is_text: bool | None
     schedule: Schedule | None
     paused: bool
     is_over: bool

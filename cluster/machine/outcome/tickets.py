@@ -42,7 +42,7 @@ class TicketClaimed(Outcome, frozen=True, tag=42):
     Attributes:
         issuer: session that issued it.
         data: of the ticket; None when it has none.
-        is_text: they came as text.
+        is_text: they came as text; None: as JSON.
     """
 
     name: str
@@ -51,7 +51,7 @@ class TicketClaimed(Outcome, frozen=True, tag=42):
     token: int
     issuer: str
     data: bytes | None
-    is_text: bool
+    is_text: bool | None
 
 
 class TicketReleased(Outcome, frozen=True, tag=43):
@@ -131,7 +131,7 @@ class TicketInfo(msgspec.Struct, frozen=True):
     token: int
     issued_for_ms: int
     data: bytes | None
-    is_text: bool
+    is_text: bool | None
     claim: tuple[str, int, int] | None
 
 

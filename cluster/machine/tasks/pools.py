@@ -116,7 +116,7 @@ class Task:
 
     __slots__ = ("data", "id", "is_text", "pool", "runs", "timing")
 
-    def __init__(self, pool: Pool, id: str, data: bytes | None, is_text: bool) -> None:
+    def __init__(self, pool: Pool, id: str, data: bytes | None, is_text: bool | None) -> None:
         self.pool = pool
         self.id = id
         self.data = data

@@ -36,7 +36,7 @@ class _TaskRecord(Record):
     pool: str
     id: str
     data: bytes | None
-    is_text: bool
+    is_text: bool | None
 
 
 class _TimingRecord(Record):

@@ -40,7 +40,7 @@ class _TicketRecord(Record):
     token: int
     since_ms: int
     data: bytes | None
-    is_text: bool
+    is_text: bool | None
     is_orphan: bool
 
 

@@ -65,7 +65,7 @@ class Ticket:
         token: int,
         since_ms: int,
         data: bytes | None,
-        is_text: bool,
+        is_text: bool | None,
         is_orphan: bool = False,
     ) -> None:
         self.name = name
@@ -254,7 +254,7 @@ class Resources:
         self.tickets -= 1
         self.data_bytes -= size(ticket.data)
 
-    def change(self, ticket: Ticket, data: bytes | None, is_text: bool) -> None:
+    def change(self, ticket: Ticket, data: bytes | None, is_text: bool | None) -> None:
         """Give a ticket other data."""
         self.data_bytes += size(data) - size(ticket.data)
         ticket.data, ticket.is_text = data, is_text
