@@ -27,6 +27,9 @@ from cluster.errors import CoterieError, LockLost, Refused
 # sleeps, and nobody tells when a thread ends.
 LOOK_EVERY_MS = 200
 
+# Keepers at work, by `id`. A plain dict: it is written in any thread, and forks may come between.
+_AT_WORK: dict[int, weakref.ref[Keeper]] = {}
+
 OnState: TypeAlias = Callable[[Standing], object]
 Renew: TypeAlias = Callable[[Lease], Awaitable[Lease]]
 
@@ -73,12 +76,16 @@ class Keeper:
 
     Args:
         lease: as it was granted.
-        kind, name, token: what it is of, for errors.
+        kind, name, token: what it is of.
         renew: makes the next lease of the present one; None: it cannot be renewed.
         gone: codes of refusals by which the cluster says that it is over.
         owner: for whom.
         clock: ms, as the lease counts them.
         on_state: told of every change, before anybody is cancelled.
+
+    Attributes:
+        kind, name, token: as given.
+        loop: in which it works.
     """
 
     def __init__(
@@ -95,9 +102,9 @@ class Keeper:
         on_state: OnState | None = None,
     ):
         self._tenure = Tenure(lease)
-        self._kind = kind
-        self._name = name
-        self._token = token
+        self.kind = kind
+        self.name = name
+        self.token = token
         self._owner = owner
         self._clock = clock
         self._renew = renew
@@ -105,7 +112,7 @@ class Keeper:
         self._listeners: dict[object, OnState] = {}
         if on_state is not None:
             self._listeners[self] = on_state
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._moved = asyncio.Event()
@@ -155,9 +162,9 @@ class Keeper:
             why = "it was given back"
         else:
             why = self._tenure.why_lost()
-        under = "" if self._token is None else f" (token {self._token})"
-        detail = f'{self._kind} "{self._name}"{under} is lost: {why}'
-        return LockLost(detail, kind=self._kind, name=self._name, token=self._token)
+        under = "" if self.token is None else f" (token {self.token})"
+        detail = f'{self.kind} "{self.name}"{under} is lost: {why}'
+        return LockLost(detail, kind=self.kind, name=self.name, token=self.token)
 
     async def until_held(self) -> None:
         """Return once it stands as held.
@@ -195,6 +202,10 @@ class Keeper:
 
     # For whoever made it.
 
+    def counts_by(self, clock: Callable[[], int]) -> bool:
+        """Its time is this one."""
+        return self._clock == clock
+
     @property
     def is_over_there(self) -> bool:
         """The cluster itself said that it is over."""
@@ -210,7 +221,7 @@ class Keeper:
     def renew_early(self) -> None:
         """Send the next renewal at once, as others are sent with it."""
         if self._renew is not None and self._renewing is None and self.standing != "lost":
-            self._renewing = self._loop.create_task(self._renew_once(self._renew))
+            self._renewing = self.loop.create_task(self._renew_once(self._renew))
 
     def owned_by(self, owner: Owner) -> None:
         """Keep it for somebody else from here on."""
@@ -218,14 +229,23 @@ class Keeper:
 
     def start(self) -> None:
         """Begin to renew, and to look."""
+        number = id(self)
+        _AT_WORK[number] = weakref.ref(self, lambda _: _AT_WORK.pop(number, None))
         self.look()
 
     def stop(self) -> None:
         """Renew no more; from here on it stands as lost, and nobody is told any more."""
         self._is_stopped = True
+        _AT_WORK.pop(id(self), None)
         self._listeners.clear()
         self._halt()
         self._moved.set()
+
+    def take(self, lease: Lease) -> None:
+        """Go on with what a renewal has brought; from any thread. Whoever passes the time in a test
+        renews in the keeper's stead.
+        """
+        self._tenure.renewed(lease, self._clock())
 
     def lose(self, why: str) -> None:
         """What is kept is over, whatever its time says."""
@@ -266,11 +286,11 @@ class Keeper:
             look_at_ms = lease.changes_at_ms(now_ms)
             if self._renew is not None and self._renewing is None:
                 if now_ms >= lease.try_at_ms:
-                    self._renewing = self._loop.create_task(self._renew_once(self._renew))
+                    self._renewing = self.loop.create_task(self._renew_once(self._renew))
                 else:
                     look_at_ms = min(look_at_ms, lease.try_at_ms)
             pause_ms = min(LOOK_EVERY_MS, max(1, look_at_ms - now_ms))
-            self._timer = self._loop.call_later(pause_ms / 1_000, self.look)
+            self._timer = self.loop.call_later(pause_ms / 1_000, self.look)
         if changed is not None:
             self._tell(changed)
 
@@ -281,8 +301,8 @@ class Keeper:
                 listener(changed)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is told
                 # The next one has to hear of it all the same.
-                self._loop.call_exception_handler(
-                    {"message": f"told that {self._name} is {changed}", "exception": error}
+                self.loop.call_exception_handler(
+                    {"message": f"told that {self.name} is {changed}", "exception": error}
                 )
 
     async def _renew_once(self, renew: Renew) -> None:
@@ -301,8 +321,8 @@ class Keeper:
             self._tenure.lease = self._tenure.lease.missed(self._clock())
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and tried again
             self._tenure.lease = self._tenure.lease.missed(self._clock())
-            self._loop.call_exception_handler(
-                {"message": f"renewing {self._kind} {self._name}", "exception": error}
+            self.loop.call_exception_handler(
+                {"message": f"renewing {self.kind} {self.name}", "exception": error}
             )
         else:
             self._tenure.renewed(renewed, self._clock())
@@ -312,6 +332,12 @@ class Keeper:
             if self._renewing is asyncio.current_task():
                 self._renewing = None
         self.look()
+
+
+def keepers_of(clock: Callable[[], int]) -> list[Keeper]:
+    """Keepers at work that count by this clock, for whoever passes its time in a test."""
+    found = [known() for known in list(_AT_WORK.values())]
+    return [keeper for keeper in found if keeper is not None and keeper.counts_by(clock)]
 
 
 # Scopes that each task is in, outermost first.

@@ -161,9 +161,17 @@ class Tenure:
         return standing
 
     def renewed(self, lease: Lease, now_ms: int) -> None:
-        """Take the lease of a renewal, unless the old one was over before it came."""
+        """Take the lease of a renewal, unless the old one was over before it came.
+
+        It was made of the lease that stood when the renewal was sent: one that came in between is
+        not shortened by it.
+        """
         if self.standing(now_ms) != "lost":
-            self.lease = lease
+            self.lease = msgspec.structs.replace(
+                lease,
+                ends_ms=max(lease.ends_ms, self.lease.ends_ms),
+                try_at_ms=max(lease.try_at_ms, self.lease.try_at_ms),
+            )
 
     def lose(self, why: str) -> None:
         """The cluster says so, or its owner is gone."""

@@ -306,6 +306,11 @@ class Session:
         """The cluster gives a lock again to the session that has it: tasks take turns here."""
         return self._turnstiles.setdefault(name, Turnstile())
 
+    async def check_again(self, timeout_ms: int) -> None:
+        """Ask for what others can take away, as is done after every renewal."""
+        for holding in list(self._revocable):
+            await holding.check_again(timeout_ms)
+
     def watch_over(self, holding: Holding) -> None:
         """Ask at every renewal whether it is still held: others can take it away."""
         self._revocable.add(holding)

@@ -26,7 +26,7 @@ from typing import Any, Self, TypeVar
 
 from cluster.client.core import Policy
 from cluster.client.durations import Length, ms_of
-from cluster.client.keeping import Keeper
+from cluster.client.keeping import Keeper, keepers_of
 from cluster.client.session import Session
 from cluster.client.sync.portal import Portal
 from cluster.gateway.server import NATIVE_ROUTES, Gateway, GatewaySettings
@@ -35,7 +35,6 @@ from cluster.machine.commands.jobs import TouchJob
 from cluster.machine.commands.sessions import KeepAlive
 from cluster.machine.outcome.jobs import Touched
 from cluster.machine.outcome.sessions import Renewed
-from cluster.testing import keepers
 from cluster.testing.clients import VirtualClient, VirtualSyncClient, Way
 from cluster.testing.faults import Faults
 from cluster.testing.local_node import LocalNode
@@ -264,7 +263,7 @@ class VirtualCluster:
         """Let a paused client see what time it is; it finds out at once what it has lost."""
         ways = self._ways_of(client)
         self._change(Way.resume, ways)
-        self._have_look(keeper for way in ways for keeper in keepers.keepers_of(way.clock))
+        self._have_look(keeper for way in ways for keeper in keepers_of(way.clock))
 
     def fail_next(self, code: str, *, times: int = 1, on: str = "") -> None:
         """Have the next requests fail, without being carried out.
@@ -365,8 +364,8 @@ class VirtualCluster:
         for way in self._all_ways():
             if way.is_paused:
                 continue
-            for keeper in keepers.keepers_of(way.clock):
-                loop = keepers.loop_of(keeper)
+            for keeper in keepers_of(way.clock):
+                loop = keeper.loop
                 if keeper.standing == "lost" or not loop.is_running() or keeper in self._refused:
                     continue
                 renews = not way.is_cut and _renewal(keeper) is not None
@@ -382,7 +381,7 @@ class VirtualCluster:
         if isinstance(outcome, Renewed | Touched):
             sent_ms = self._node.now_ms()
             lease = keeper.lease.renewed(expires_in_ms=outcome.expires_in_ms, sent_ms=sent_ms)
-            keepers.take(keeper, lease)
+            keeper.take(lease)
             return not was_held
         self._refused[keeper] = f"the cluster has it no more ({type(outcome).__name__})"
         return True
@@ -391,7 +390,7 @@ class VirtualCluster:
         """Have keepers look at the clock now, each in its own loop, and wait for it."""
         by_loop: dict[asyncio.AbstractEventLoop, list[Keeper]] = {}
         for keeper in changed:
-            by_loop.setdefault(keepers.loop_of(keeper), []).append(keeper)
+            by_loop.setdefault(keeper.loop, []).append(keeper)
         for loop, those in by_loop.items():
             if loop is _running_loop():
                 self._look(those)
@@ -411,13 +410,13 @@ class VirtualCluster:
         by_loop: dict[asyncio.AbstractEventLoop, list[Session]] = {}
         for way in self._all_ways():
             for session in () if way.is_paused or way.is_cut else way.sessions():
-                by_loop.setdefault(keepers.loop_of(session.keeper), []).append(session)
+                by_loop.setdefault(session.keeper.loop, []).append(session)
         for loop, sessions in by_loop.items():
             if loop is _running_loop():
                 for session in sessions:
-                    session.behind(loop.create_task(keepers.check(session, CHECK_MS)))
+                    session.behind(loop.create_task(session.check_again(CHECK_MS)))
             elif loop.is_running():
-                checking = keepers.check_all(sessions, CHECK_MS)
+                checking = _check_all(sessions)
                 asyncio.run_coroutine_threadsafe(checking, loop).result(LOOK_S_MOST)
 
     # How waits are skipped.
@@ -437,7 +436,7 @@ class VirtualCluster:
         if not self._skips or not self._node.parked or due_ms is None:
             return
         for keeper in self._pass(max(due_ms, self._now_ms)):
-            keepers.loop_of(keeper).call_soon_threadsafe(self._look, (keeper,))
+            keeper.loop.call_soon_threadsafe(self._look, (keeper,))
         self._skip_soon()
 
     # In the node's thread.
@@ -512,9 +511,14 @@ class VirtualCluster:
         return [client.way]
 
 
+async def _check_all(sessions: Iterable[Session]) -> None:
+    for session in sessions:
+        await session.check_again(CHECK_MS)
+
+
 def _renewal(keeper: Keeper) -> Command | None:
     """The command by which its client renews what it keeps; None: it cannot be renewed."""
-    kind, name, token = keepers.kind_of(keeper)
+    kind, name, token = keeper.kind, keeper.name, keeper.token
     if kind == "session":
         return KeepAlive(name)
     if kind == "job" and token is not None:

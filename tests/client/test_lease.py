@@ -118,3 +118,14 @@ def test_the_next_change_is_known() -> None:
     lease = opened()
     moments = [lease.changes_at_ms(now_ms) for now_ms in (1_000, 9_000, 10_000, 11_000)]
     assert moments == [9_000, 10_000, 11_000, 11_000]
+
+
+def test_a_late_answer_to_an_older_renewal_does_not_shorten_a_newer_lease() -> None:
+    """Two were under way at once: each made its lease of the one that stood when it was sent."""
+    tenure = Tenure(Lease.opened(ttl_ms=10_000, expires_in_ms=10_000, sent_ms=0))
+    before = tenure.lease
+    newer = before.renewed(expires_in_ms=10_000, sent_ms=5_000)
+    older = before.renewed(expires_in_ms=10_000, sent_ms=1_000)
+    tenure.renewed(newer, 5_010)
+    tenure.renewed(older, 5_020)
+    assert tenure.lease == newer
