@@ -132,6 +132,45 @@ class TestDriver:
                 await db.execute("SELECT bump_session(%s)", (session,))
             await db.close()
 
+    @pytest.mark.parametrize("word", ["COMMIT", "END"])
+    async def test_the_end_of_a_failed_transaction_is_a_rollback(self, word: str) -> None:
+        """Whatever was asked for: drivers tell by this word that a commit did not happen."""
+        async with serving() as front:
+            db = await connected(front)
+            await db.execute("BEGIN")
+            with pytest.raises(psycopg.Error):
+                await db.execute("SELECT bump_session(4711)")
+            assert (await db.execute(sql.SQL(word))).statusmessage == "ROLLBACK"
+            assert (await db.execute("BEGIN")).statusmessage == "BEGIN"
+            assert (await db.execute(sql.SQL(word))).statusmessage == "COMMIT"
+            await db.close()
+
+    async def test_settings_are_shown_as_they_were_set(self) -> None:
+        """In their own letters, and drivers are told of those that they go by."""
+        async with serving() as front:
+            db = await connected(front, application_name="first")
+            told = db.info.parameter_status
+            assert told("application_name") == "first"
+            await db.execute("SET application_name = 'My App'")
+            cursor = await db.execute("SHOW application_name")
+            assert (cursor.statusmessage, await cursor.fetchone()) == ("SHOW", ("My App",))
+            assert told("application_name") == "My App"
+            await db.execute("SET TIME ZONE 'Europe/Berlin'")
+            assert told("TimeZone") == await one(db, "SHOW timezone") == "Europe/Berlin"
+            await db.execute("SET timezone TO DEFAULT")
+            assert told("TimeZone") == await one(db, "SHOW timezone") == "UTC"
+            await db.execute("RESET ALL")
+            assert told("application_name") == await one(db, "SHOW application_name") == "first"
+            for asked, named in (
+                ("timezone", "TimeZone"),
+                ("datestyle", "DateStyle"),
+                ("transaction isolation level", "transaction_isolation"),
+            ):
+                cursor = await db.execute(sql.SQL(f"SHOW {asked}"))
+                assert cursor.description is not None
+                assert cursor.description[0].name == named
+            await db.close()
+
     async def test_columns_are_those_of_the_setting(self) -> None:
         """Fields of a JSON object, each with its type; a column of two names is chosen by name."""
         columns = "id text, name text, tries integer, is_hot boolean, more json"

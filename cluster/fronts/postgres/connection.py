@@ -41,15 +41,15 @@ _ALWAYS: Final = {
     "is_superuser": "off",
 }
 _SHOWN: Final = {name.lower(): value for name, value in _ALWAYS.items()} | {
-    "transaction isolation level": "read committed",
     "transaction_isolation": "read committed",
     "default_transaction_isolation": "read committed",
     "transaction_read_only": "off",
     "search_path": "public",
     "max_identifier_length": "63",
     "lc_collate": "C",
-    "timezone": "UTC",
 }
+# Names that are told and shown otherwise than in small letters.
+_TOLD_AS: Final = {name.lower(): name for name in (*_ALWAYS, "application_name")}
 
 
 class Portal:
@@ -106,6 +106,7 @@ class Connection:
         self._out_bytes = 0
         self._statements: Statements | None = None
         self._settings = dict(_SHOWN)
+        self._first_settings: dict[str, str] = {}
         self._prepared: dict[str, Prepared] = {}
         self._portals: dict[str, Portal] = {}
         self._status = IDLE
@@ -228,6 +229,7 @@ class Connection:
         }
         self._say(*(wire.parameter_status(name, value) for name, value in told.items()))
         self._settings |= {name.lower(): value for name, value in told.items()}
+        self._first_settings = dict(self._settings)
         self.key = self._line.opened(self)
         self._say(wire.backend_key(*self.key), wire.ready(self._status))
 
@@ -265,13 +267,13 @@ class Connection:
                 if prepared.types:
                     raise Failure("42P02", "there is no parameter $1 in a simple query")
                 result = await self._run(prepared, ())
-                if result is not None:
+                if isinstance(result, str):
+                    self._say(wire.complete(result))
+                else:
                     formats = (0,) * len(result.columns)
                     rows = [_row(row, result.columns, formats) for row in result.rows]
                     self._say(wire.row_description(result.columns, formats), *rows)
-                    self._say(wire.complete(f"SELECT {len(rows)}"))
-                else:
-                    self._say(wire.complete(_tag_of(statement)))
+                    self._say(wire.complete(_tag_of(statement, len(rows))))
         except Failure as failure:
             self._fail(failure)
         self._say(wire.ready(self._status))
@@ -348,8 +350,8 @@ class Connection:
             return
         if portal.rows is None:
             result = await self._run(prepared, portal.arguments)
-            if result is None:
-                self._say(wire.complete(_tag_of(prepared.statement)))
+            if isinstance(result, str):
+                self._say(wire.complete(result))
                 return
             portal.rows = list(result.rows)
         assert prepared.columns is not None
@@ -360,7 +362,7 @@ class Connection:
         if most and len(some) == most:
             self._say(wire.PORTAL_SUSPENDED)
         else:
-            self._say(wire.complete(f"SELECT {len(some)}"))
+            self._say(wire.complete(_tag_of(prepared.statement, len(some))))
 
     # Statements.
 
@@ -368,16 +370,15 @@ class Connection:
         assert self._statements is not None
         return self._statements.prepare(statement, declared)
 
-    async def _run(self, prepared: Prepared, arguments: tuple[Any, ...]) -> Result | None:
-        """Run a statement; None for one without rows.
+    async def _run(self, prepared: Prepared, arguments: tuple[Any, ...]) -> Result | str:
+        """Run a statement; its command tag for one without rows.
 
         Raises:
             Failure: it was not done, or perhaps (SQLSTATE 08007).
         """
         statement = prepared.statement
         if isinstance(statement, Control):
-            self._control(statement)
-            return None
+            return self._control(statement)
         if self._status == FAILED:
             raise Failure(
                 "25P02",
@@ -413,7 +414,8 @@ class Connection:
         self._did_something = self._status == OPEN
         return Result(prepared.columns, rows)
 
-    def _control(self, control: Control) -> None:
+    def _control(self, control: Control) -> str:
+        """Do what changes no data, and give the command tag of what was done."""
         verb = control.verb
         if verb in {"BEGIN", "START TRANSACTION"}:
             if self._status != IDLE:
@@ -421,6 +423,8 @@ class Connection:
             else:
                 self._status, self._did_something = OPEN, False
         elif verb in {"COMMIT", "ROLLBACK"}:
+            if verb == "COMMIT" and self._status == FAILED:
+                verb = "ROLLBACK"
             self._end_transaction(verb, is_partly="to" in control.what)
         elif verb in {"SAVEPOINT", "RELEASE"}:
             if self._status == IDLE:
@@ -432,15 +436,19 @@ class Connection:
             )
         elif verb == "SET":
             self._set(control.what)
+        elif verb == "RESET":
+            self._reset(control.what)
         elif verb == "DISCARD ALL":
             self._prepared.clear()
             self._portals.clear()
+            self._reset(("all",))
         elif verb == "DEALLOCATE ALL":
             self._prepared.clear()
         elif verb == "DEALLOCATE" and control.what:
             name = control.what[0]
             if self._prepared.pop(name, None) is None:
                 raise Failure("26000", f'prepared statement "{name}" does not exist')
+        return verb
 
     def _end_transaction(self, verb: str, *, is_partly: bool) -> None:
         if self._status == IDLE:
@@ -458,11 +466,34 @@ class Connection:
 
     def _set(self, words: tuple[str, ...]) -> None:
         rest = [word for word in words if word not in {"session", "local"}]
-        if len(rest) >= 3 and rest[1] in {"to", "="}:
-            name, value = rest[0], "".join(rest[2:])
-            if name == "client_encoding" and value.replace("-", "") not in {"utf8", "unicode"}:
-                raise Failure("22023", "only the client encoding UTF8 is spoken here")
-            self._settings[name] = value if name != "client_encoding" else "UTF8"
+        if rest[:2] == ["time", "zone"]:
+            rest[:2] = ["timezone", "to"]
+        if len(rest) < 3 or rest[1] not in {"to", "="}:
+            return
+        name, value = rest[0].lower(), "".join(rest[2:])
+        if value == "default":
+            self._reset((name,))
+        elif name != "client_encoding":
+            self._keep(name, value)
+        elif value.lower().replace("-", "") in {"utf8", "unicode"}:
+            self._keep(name, "UTF8")
+        else:
+            raise Failure("22023", "only the client encoding UTF8 is spoken here")
+
+    def _reset(self, words: tuple[str, ...]) -> None:
+        """Settings are again as they were when the client came."""
+        names = tuple(self._settings) if words == ("all",) else ("".join(words),)
+        for name in names:
+            if name in self._first_settings:
+                self._keep(name, self._first_settings[name])
+            else:
+                self._settings.pop(name, None)
+
+    def _keep(self, name: str, value: str) -> None:
+        """Note a setting; the client is told of those that drivers go by."""
+        if name in _TOLD_AS and self._settings.get(name) != value:
+            self._say(wire.parameter_status(_TOLD_AS[name], value))
+        self._settings[name] = value
 
     def _setting(self, name: str) -> str:
         value = self._settings.get(name)
@@ -493,9 +524,9 @@ class Connection:
         return portal
 
 
-def _tag_of(statement: sql.Statement | None) -> str:
-    assert isinstance(statement, Control)
-    return statement.verb
+def _tag_of(statement: sql.Statement | None, count: int) -> str:
+    """The command tag of what gave so many rows."""
+    return "SHOW" if isinstance(statement, sql.Show) else f"SELECT {count}"
 
 
 def _row(row: Row, columns: Sequence[Column], formats: Sequence[int]) -> bytes:

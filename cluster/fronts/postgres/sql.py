@@ -149,6 +149,12 @@ _HOUSEKEEPING: Final = {
 }
 
 
+_SHOWN_BY: Final = {
+    "time zone": "timezone",
+    "transaction isolation level": "transaction_isolation",
+}
+
+
 def parse(text: str) -> list[Statement]:
     """Read the statements of a text; none for one that says nothing.
 
@@ -214,8 +220,7 @@ class _Parser:
         if verb == "show":
             return self._show()
         if verb in _TRANSACTION or verb in _HOUSEKEEPING:
-            rest = tuple(token.text.lower() for token in self._tokens[self._at :])
-            return self._control(verb, rest)
+            return self._control(verb, tuple(map(_said, self._tokens[self._at :])))
         raise Failure("0A000", f"{verb.upper()} is not understood here", WHAT_IS_UNDERSTOOD)
 
     def _control(self, verb: str, rest: tuple[str, ...]) -> Control:
@@ -223,6 +228,8 @@ class _Parser:
             return Control("ROLLBACK", ("to",))
         if verb == "discard" and rest:
             return Control(f"DISCARD {rest[0].upper()}", rest)
+        if verb == "close" and rest == ("all",):
+            return Control("CLOSE CURSOR ALL", rest)
         if verb == "deallocate":
             names = tuple(word for word in rest if word != "prepare")
             return Control("DEALLOCATE ALL" if names == ("all",) else "DEALLOCATE", names)
@@ -232,7 +239,8 @@ class _Parser:
         words = [token.text.lower() for token in self._tokens[self._at :]]
         if not words:
             raise self._wrong()
-        return Show(" ".join(words).replace(" . ", "."))
+        name = " ".join(words).replace(" . ", ".")
+        return Show(_SHOWN_BY.get(name, name))
 
     def _select(self) -> Select | From:
         if self._takes("*"):
@@ -441,6 +449,11 @@ class _Parser:
             f'syntax error at or near "{token.text[:40]}", character {token.at + 1}',
             WHAT_IS_UNDERSTOOD,
         )
+
+
+def _said(token: _Token) -> str:
+    """A word of a statement: in small letters unless it was quoted."""
+    return token.text if token.kind in {"string", "quoted"} else token.text.lower()
 
 
 def _cast(expression: Expression, to: str) -> Expression:

@@ -18,6 +18,12 @@ from cluster.fronts.postgres.wire import Column
 
 PARAMETERS_MAX: Final = 100
 
+_SHOWN_AS: Final = {
+    "timezone": "TimeZone",
+    "datestyle": "DateStyle",
+    "intervalstyle": "IntervalStyle",
+}
+
 
 class Prepared(NamedTuple):
     """A prepared statement. `columns`: None where it gives no rows."""
@@ -49,7 +55,7 @@ class Statements:
                 self._type(item.expression, TEXT, types)
             columns = tuple(self._column_of(item, types) for item in statement.items)
         elif isinstance(statement, sql.Show):
-            columns = (column_of(statement.name, TYPES[TEXT]),)
+            columns = (column_of(_SHOWN_AS.get(statement.name, statement.name), TYPES[TEXT]),)
         count = max(types, default=0)
         if count > PARAMETERS_MAX:
             raise Failure("54000", f"${count} is too many parameters: use at most {PARAMETERS_MAX}")
