@@ -11,7 +11,7 @@ from __future__ import annotations
 # Known by its name to whoever checks types; `typing` would take longer than all the rest.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import cluster.client.fencing as fencing  # noqa: PLR0402 - mypy follows this one only
+    import cluster.fencing as fencing  # noqa: PLR0402 - mypy follows this one only
     from cluster.client.aio import Client
     from cluster.client.sync import SyncClient
     from cluster.errors import CoterieError, Definite, Indefinite, LockLost, Refused
@@ -33,7 +33,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Client": "cluster.client.aio",
     "SyncClient": "cluster.client.sync",
-    "fencing": "cluster.client.fencing",
+    "fencing": "cluster.fencing",
     "CoterieError": "cluster.errors",
     "Definite": "cluster.errors",
     "Indefinite": "cluster.errors",

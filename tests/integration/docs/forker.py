@@ -22,7 +22,7 @@ import traceback
 from pathlib import Path
 
 import cluster.client.aio
-import cluster.client.fencing
+import cluster.fencing
 import cluster.client.sync  # noqa: F401 - loaded for those that are forked off
 from cluster.cli import COMMANDS, PRIMITIVES, main
 

@@ -1,6 +1,6 @@
 """Fencing: whoever is written to under a lock refuses tokens that are too old.
 
-RULE: knows tokens and the newest it has seen; asks no cluster. Public as `cluster.fencing`.
+RULE: knows tokens and the newest it has seen; asks no cluster, and imports nothing of its client.
 Source: Kleppmann, "How to do distributed locking" (fencing tokens); Chubby (sequencers).
 
 A lock alone cannot keep a paused process from writing when it wakes up: only who is written to

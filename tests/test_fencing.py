@@ -18,7 +18,7 @@ from aiohttp import web
 
 from cluster import fencing
 from cluster.client.aio import Client
-from cluster.client.fencing import (
+from cluster.fencing import (
     Fence,
     FencingMiddleware,
     PutConflict,
