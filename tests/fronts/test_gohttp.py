@@ -556,8 +556,10 @@ async def test_over_the_limit_the_longest_at_rest_goes() -> None:
     [
         (b"garbage\r\n\r\n", b"400"),
         (b"GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
-        (b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"4"),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 100_000 + b"\r\n\r\n", b"4"),
+        (b"GET /" + b"a" * 1_100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"431"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 1_100_000 + b"\r\n\r\n", b"431"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + (b"X: " + b"a" * 9_000 + b"\r\n") * 117, b"431"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: a\r\n" * 2_000 + b"\r\n", b"400"),
         (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"4"),
         (b"OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"200"),
         (b"GET http://x/abs HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"200"),
@@ -568,6 +570,39 @@ async def test_what_is_no_http_is_told_so(data: bytes, status: bytes) -> None:
     async with _serving(_echo) as server, _dialled(server) as (reader, writer):
         writer.write(data)
         assert (await _rest(reader)).startswith(b"HTTP/1.1 " + status)
+
+
+@pytest.mark.both_loops
+@pytest.mark.parametrize(
+    "more",
+    [
+        b"X: " + b"a" * 100_000 + b"\r\n",
+        (b"X: " + b"a" * 9_000 + b"\r\n") * 100,
+        b"X: a\r\n" * 1_000,
+    ],
+)
+async def test_a_head_may_be_a_mebibyte(more: bytes) -> None:
+    """Cookies and proxies make long ones; Go counts all lines together, of each request anew."""
+    data = b"GET /x HTTP/1.1\r\nHost: x\r\n" + more + b"\r\n"
+    async with _serving(_echo) as server, _dialled(server) as (reader, writer):
+        for _ in range(3):
+            writer.write(data)
+            assert (await reader.readuntil(b"/x")).startswith(b"HTTP/1.1 200 ")
+        writer.write(b"GET /" + b"a" * 900_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.readuntil(b"aaa")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_long_body_is_no_long_head() -> None:
+    """Bodies have limits of their own."""
+    data = b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n" + b"b" * 3_000_000
+
+    async def told(request: Request) -> Answer:
+        return Answer(body=b"%d/x" % len(await request.body(4_000_000)))
+
+    async with _serving(told) as server, _dialled(server) as (reader, writer):
+        writer.write(data + _get("/x"))
+        assert (await reader.readuntil(b"3000000/x")).startswith(b"HTTP/1.1 200 ")
+        assert (await reader.readuntil(b"0/x")).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_requests_may_come_in_any_two_pieces() -> None:

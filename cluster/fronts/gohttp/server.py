@@ -2,7 +2,7 @@
 
 RULE: connections, limits and lifetime; what a request means is the handler's business.
 
-Differences that clients of Go's server can see: heads are limited to 8 KiB a line instead of 1 MiB in
+Differences that clients of Go's server can see: a head has at most 1024 lines beside its 1 MiB in
 all; a body may take a minute, and so may the reading of an answer; a connection at rest is closed
 only when there are too many, the one that has rested longest first, and when the server ends.
 """
@@ -37,6 +37,10 @@ CONNECTIONS_MAX: Final = 16_384
 BODY_TIMEOUT_S: Final = 60.0
 WRITE_TIMEOUT_S: Final = 60.0
 LINGER_S: Final = 2.0
+HEAD_BYTES_MAX: Final = 1024 * 1024 + 4096
+"""As net/http: its DefaultMaxHeaderBytes, and what its reader may have read ahead."""
+
+HEAD_LINES_MAX: Final = 1024
 _NEVER_S: Final = 10 * 365 * 86_400.0
 
 # aiohttp's parser refuses a target that is not ASCII, which Go takes and curl sends.
@@ -253,7 +257,9 @@ class _Connection(RequestHandler):
     __slots__ = (
         "_answered",
         "_closing",
+        "_head_bytes",
         "_is_half_closed",
+        "_is_refused",
         "_last_body",
         "_owner",
         "_waits",
@@ -275,6 +281,9 @@ class _Connection(RequestHandler):
             keepalive_timeout=_NEVER_S,
             access_log=None,  # type: ignore[arg-type]  # none at all is what its own code looks for
             auto_decompress=False,
+            max_line_size=HEAD_BYTES_MAX,
+            max_field_size=HEAD_BYTES_MAX,
+            max_headers=HEAD_LINES_MAX,
             lingering_time=LINGER_S,
         )
         self._owner = owner
@@ -283,6 +292,9 @@ class _Connection(RequestHandler):
         self._answered = 0
         self._is_half_closed = False
         self._last_body: StreamReader = EMPTY_PAYLOAD
+        # Of a head that has begun and has no end yet, about.
+        self._head_bytes = 0
+        self._is_refused = False
         self.is_over = False
         self.peer = ""
 
@@ -316,11 +328,28 @@ class _Connection(RequestHandler):
         """Parse; tell a body that the parser gave up, which aiohttp leaves waiting."""
         if not data.isascii() and self._last_body.is_eof():
             data = _REQUEST_LINE.sub(_escaped_line, data, count=1)
+        if self._is_refused:
+            return
+        known = self._request_count
         super().data_received(data)
         if self._messages:
             self._last_body = self._messages[-1][1]
             if isinstance(self._messages[-1][0], _ErrInfo):
                 self._end_body()
+        if self._request_count > known or not self._last_body.is_eof():
+            self._head_bytes = 0
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > HEAD_BYTES_MAX:
+            self._refuse(LineTooLong(data[:100], HEAD_BYTES_MAX))
+
+    def _refuse(self, error: LineTooLong) -> None:
+        """Answer what is no request, as the parser has it answered, and take in nothing more."""
+        self._is_refused = True
+        self._request_count += 1
+        self._messages.append((_ErrInfo(400, error, str(error)), EMPTY_PAYLOAD))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # the base closes always
         """The client sends no more; with nothing in progress that is the end."""
