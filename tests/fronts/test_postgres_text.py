@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Any
 
@@ -163,6 +164,33 @@ class TestValues:
         """In both formats."""
         assert values.encode(value, oid, is_binary=False) == text
         assert values.encode(value, oid, is_binary=True) == binary
+
+    @pytest.mark.parametrize(
+        ("text", "oid", "code", "said"),
+        [
+            (str(2**63), INT8, "22003", f'value "{2**63}" is out of range for type bigint'),
+            (str(-(2**63) - 1), INT8, "22003", "out of range for type bigint"),
+            ("9" * 50, INT8, "22003", "out of range for type bigint"),
+            (str(2**31), INT4, "22003", f'value "{2**31}" is out of range for type integer'),
+            (f"{{1,{2**63}}}", values.INT8S, "22003", "out of range for type bigint"),
+            ("x", INT4, "22P02", 'invalid input syntax for type integer: "x"'),
+            ("1.0", INT8, "22P02", 'invalid input syntax for type bigint: "1.0"'),
+            ("", INT8, "22P02", 'invalid input syntax for type bigint: ""'),
+        ],
+    )
+    def test_what_is_no_integer_of_its_type(
+        self, text: str, oid: int, code: str, said: str
+    ) -> None:
+        """In the words of PostgreSQL."""
+        with pytest.raises(Failure, match=re.escape(said)) as raised:
+            values.from_text(text, oid)
+        assert raised.value.code == code
+
+    def test_integers_at_their_ends(self) -> None:
+        """The smallest and the largest are taken, and blanks around them."""
+        assert values.from_text(f" {2**63 - 1} ", INT8) == 2**63 - 1
+        assert values.from_text(str(-(2**63)), INT8) == -(2**63)
+        assert values.from_text("+2147483647", INT4) == 2**31 - 1
 
     def test_a_number_out_of_range(self) -> None:
         """Of its column's type."""

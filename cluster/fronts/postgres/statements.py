@@ -173,4 +173,6 @@ def _value(expression: Any, oid: int, arguments: tuple[Any, ...]) -> Any:
         raise Failure("0A000", "a function in the place of an argument is not understood")
     if isinstance(value, str) and oid not in {TEXT, UNKNOWN}:
         return values.from_text(value, oid)
+    if isinstance(value, int) and oid in values.INTEGERS:
+        return values.in_range(value, oid)
     return value

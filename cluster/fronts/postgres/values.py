@@ -17,10 +17,11 @@ INT2, INT4, INT8, TEXT, VARCHAR, UNKNOWN, BOOL, VOID, NUMERIC = (
 NAME, BPCHAR, JSON, JSONB = 19, 1042, 114, 3802
 INT2S, INT4S, INT8S, TEXTS, VARCHARS = 1005, 1007, 1016, 1009, 1015
 
-_INTEGERS: Final = {INT2: 2, INT4: 4, INT8: 8}
+INTEGERS: Final = {INT2: 2, INT4: 4, INT8: 8}
 _ARRAYS: Final = {INT2S: INT2, INT4S: INT4, INT8S: INT8, TEXTS: TEXT, VARCHARS: VARCHAR}
 _LETTERS: Final = {TEXT, VARCHAR, UNKNOWN, NAME, BPCHAR, JSON}
 _ITEMS_MAX: Final = 1_000_000
+_DIGITS_MAX: Final = 1_000
 
 
 class Type(NamedTuple):
@@ -71,8 +72,8 @@ def decode(raw: bytes | None, oid: int, *, is_binary: bool) -> Any:
         return None
     if not is_binary:
         return from_text(_utf8(raw), oid)
-    if oid in _INTEGERS:
-        if len(raw) != _INTEGERS[oid]:
+    if oid in INTEGERS:
+        if len(raw) != INTEGERS[oid]:
             raise Failure("22P03", "an integer of the wrong length")
         return int.from_bytes(raw, "big", signed=True)
     if oid in _ARRAYS:
@@ -92,7 +93,9 @@ def from_text(text: str, oid: int) -> Any:
     Raises:
         Failure: it is none of its type.
     """
-    if oid in _INTEGERS or oid == NUMERIC:
+    if oid in INTEGERS:
+        return in_range(integer(text, oid), oid)
+    if oid == NUMERIC:
         return integer(text)
     if oid in _ARRAYS:
         item = _ARRAYS[oid]
@@ -110,9 +113,9 @@ def encode(value: Any, oid: int, *, is_binary: bool) -> bytes | None:
     """
     if value is None:
         return None
-    if oid in _INTEGERS:
+    if oid in INTEGERS:
         number = value if isinstance(value, int) else integer(str(value))
-        size = _INTEGERS[oid]
+        size = INTEGERS[oid]
         if not -(1 << 8 * size - 1) <= number < 1 << 8 * size - 1:
             raise Failure("22003", f'"{number}" is out of range for type {TYPES[oid].name}')
         return number.to_bytes(size, "big", signed=True) if is_binary else b"%d" % number
@@ -124,13 +127,26 @@ def encode(value: Any, oid: int, *, is_binary: bool) -> bytes | None:
     return b"\1" + text if is_binary and oid == JSONB else text
 
 
-def integer(text: str) -> int:
-    """Read an integer as PostgreSQL writes and takes it."""
+def integer(text: str, oid: int = INT8) -> int:
+    """Read an integer as PostgreSQL writes and takes it, however large."""
     bare = text.strip()
     digits = bare[1:] if bare[:1] in {"-", "+"} else bare
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 40):
-        raise Failure("22P02", f'invalid input syntax for type bigint: "{text[:80]}"')
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= _DIGITS_MAX):
+        raise Failure("22P02", f'invalid input syntax for type {TYPES[oid].name}: "{text[:80]}"')
     return int(bare)
+
+
+def in_range(number: int, oid: int) -> int:
+    """The number itself, if its type has it.
+
+    Raises:
+        Failure: it has not.
+    """
+    half = 1 << 8 * INTEGERS[oid] - 1
+    if not -half <= number < half:
+        text = f'value "{str(number)[:80]}" is out of range for type {TYPES[oid].name}'
+        raise Failure("22003", text)
+    return number
 
 
 def array(text: str) -> list[str | None]:
