@@ -90,6 +90,15 @@ async def test_the_cap_bounds_what_is_picked_up_and_null_does_not() -> None:
     assert await given(calls, session, None) == ["1", "2", "3", "4"]
 
 
+@pytest.mark.parametrize("cap", [2**62, 2**62 + 1, 2**63 - 1])
+async def test_a_cap_may_be_any_bigint(cap: int) -> None:
+    """The largest ones bound nothing."""
+    _, calls = made()
+    session = await calls.start_session()
+    await put(calls, 2)
+    assert await given(calls, session, cap) == ["1", "2"]
+
+
 async def test_unfinished_tasks_come_back_and_surplus_stays() -> None:
     """Nobody gives back; a newcomer gets what becomes free."""
     _, calls = made()

@@ -86,7 +86,10 @@ class Calls:
         Raises:
             SessionGone: it does not live.
         """
-        limit = None if tasks_per_session is None else max(0, tasks_per_session)
+        limit = tasks_per_session
+        if limit is not None:
+            # Nobody is given more than that, and any bigint may be asked for.
+            limit = min(max(0, limit), limits.TASKS_PER_WORKER_MAX)
         return (await self._work(number, limit)).tasks
 
     async def finish_tasks(self, ids: Iterable[str]) -> None:
