@@ -91,6 +91,26 @@ class TestDriver:
             assert await one(db, "SELECT 1") == 1
             await db.close()
 
+    async def test_what_the_functions_of_the_original_call(self) -> None:
+        """Counts and tasks without a bump; and the error itself."""
+        async with serving() as front:
+            db = await connected(front)
+            assert await one(db, "SELECT get_task_count()") == 0
+            first = await one(db, "SELECT start_session()")
+            second = await one(db, "SELECT start_session()")
+            await db.execute("SELECT add_tasks(%s, %s)", ([1, 2, 3], ["a", "b", "c"]))
+            await db.execute("SELECT w.* FROM get_work(%s, %s) w", (first, 9))
+            assert await one(db, "SELECT get_task_count()") == 3
+            for session, held in ((first, [(1, "a"), (2, "b")]), (second, []), (4711, [])):
+                text = "SELECT get_task_count_for_session(%s)"
+                assert await one(db, text, session) == len(held)
+                text = "SELECT * FROM get_tasks_for_session(%s)"
+                assert await (await db.execute(text, (session,))).fetchall() == held
+            with pytest.raises(psycopg.Error) as raised:
+                await db.execute("SELECT throw_session_not_found()")
+            assert raised.value.sqlstate == "SL001"
+            await db.close()
+
     async def test_prepared_statements_are_used_again(self) -> None:
         """Psycopg prepares what it sends often."""
         async with serving() as front:

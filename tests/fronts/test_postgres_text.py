@@ -38,6 +38,7 @@ class TestSql:
             "select*from get_work($1,$2);",
             '  SELECT * -- all\n FROM public."get_work"( $1 , /* cap */ $2 ) AS w ; ;',
             "SELECT * FROM GET_WORK($1, $2) w",
+            "SELECT w.* FROM get_work($1, $2) AS w",
         ],
     )
     def test_one_statement_in_many_spellings(self, text: str) -> None:

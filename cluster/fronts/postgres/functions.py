@@ -28,7 +28,7 @@ from cluster.fronts.postgres.values import (
     Type,
 )
 from cluster.fronts.postgres.wire import Column
-from cluster.fronts.sessionlock.calls import Calls
+from cluster.fronts.sessionlock.calls import Calls, SessionGone
 from cluster.machine.outcome.tasks import Handed
 
 VERSION: Final = "14.0"
@@ -91,9 +91,21 @@ class Functions:
                     "finish_tasks", (ids,), 1, _one("finish_tasks", VOID), False, self._finish
                 ),
                 Function("add_tasks", (ids, TEXTS), 1, _one("add_tasks", VOID), False, self._add),
+                *self._inner(),
                 *_about(identity),
             )
         }
+
+    def _inner(self) -> Iterator[Function]:
+        """What the original's own functions call, where it changes nothing."""
+        name = "throw_session_not_found"
+        yield Function(name, (), 0, _one(name, VOID), False, self._throw)
+        name = "get_task_count"
+        yield Function(name, (), 0, _one(name, INT4), False, self._count)
+        name = "get_task_count_for_session"
+        yield Function(name, (INT8,), 1, _one(name, INT4), False, self._count_of)
+        name = "get_tasks_for_session"
+        yield Function(name, (INT8,), 1, self._columns, True, self._tasks_of)
 
     def get(self, name: str, count: int) -> Function:
         """The function of that name that takes so many arguments.
@@ -124,6 +136,18 @@ class Functions:
     async def _get_work(self, number: int | None, cap: int | None) -> Sequence[Row]:
         tasks = await self._calls.get_work(number or 0, cap)
         return [tuple(self._cells(task)) for task in tasks]
+
+    async def _throw(self) -> Sequence[Row]:
+        raise SessionGone("Session not found.")
+
+    async def _count(self) -> Sequence[Row]:
+        return [(await self._calls.task_count(),)]
+
+    async def _count_of(self, number: int | None) -> Sequence[Row]:
+        return [(len(await self._calls.tasks_of(number or 0)),)]
+
+    async def _tasks_of(self, number: int | None) -> Sequence[Row]:
+        return [tuple(self._cells(task)) for task in await self._calls.tasks_of(number or 0)]
 
     async def _finish(self, ids: Sequence[Any] | None) -> Sequence[Row]:
         await self._calls.finish_tasks(str(id) for id in ids or () if id is not None)

@@ -3,7 +3,8 @@
 RULE: text to values; knows no function by name and no type by meaning. What is not understood is
 refused with its place in the text and with what would be understood.
 
-    statement  = SELECT item {, item} | SELECT ( * | column {, column} ) FROM call [[AS] alias]
+    statement  = SELECT item {, item}
+               | SELECT ( [alias.]* | column {, column} ) FROM call [[AS] alias]
                | SHOW name | SET … | RESET … | BEGIN | COMMIT | ROLLBACK | SAVEPOINT … | DISCARD …
                | DEALLOCATE … | CLOSE … | UNLISTEN … | LISTEN …
     item       = expression [[AS] label]
@@ -248,6 +249,12 @@ class _Parser:
             self._expect_word("from")
             return self._from(columns)
         first = self._at
+        if self._is_name():
+            self._at += 1
+            if self._takes(".") and self._takes("*"):
+                self._expect_word("from")
+                return self._from(None)
+            self._at = first
         named = self._columns()
         if named is not None:
             return self._from(named)

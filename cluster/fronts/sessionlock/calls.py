@@ -92,6 +92,19 @@ class Calls:
             limit = min(max(0, limit), limits.TASKS_PER_WORKER_MAX)
         return (await self._work(number, limit)).tasks
 
+    async def task_count(self) -> int:
+        """How much there is to do, held or not."""
+        pool = (await self._desk.read()).tasks.pools.get(self._pool)
+        return 0 if pool is None else len(pool.runs)
+
+    async def tasks_of(self, number: int) -> tuple[Handed, ...]:
+        """What a session has to do, without a bump; nothing for one that does not live."""
+        pool = (await self._desk.read()).tasks.pools.get(self._pool)
+        worker = None if pool is None else pool.workers.get(_id_of(number))
+        if worker is None:
+            return ()
+        return tuple(run.task.handed(run) for run in worker.held.values())
+
     async def finish_tasks(self, ids: Iterable[str]) -> None:
         """Take tasks out of the pool, whoever does them; what is not there is done already."""
         nobodys = ((id, None) for id in ids if is_name(id))
