@@ -70,10 +70,14 @@ class AcquireUnits(Body, frozen=True):
 
 
 class ReleaseUnits(Body, frozen=True):
-    """Give all units of a grant back. `token` is the one that the grant gave."""
+    """Give units of a grant back, all of them by default; with fewer, the grant keeps the rest.
+
+    `token` is the one that the grant gave.
+    """
 
     session: SessionId
     token: Token
+    units: Units | None = None
 
 
 class SemaphoreHolder(msgspec.Struct, frozen=True):
@@ -145,6 +149,7 @@ def release(ask: Ask) -> ReleaseSemaphore:
         session=check_session(body.session),
         name=check_name(ask.path["name"], "name"),
         token=body.token,
+        units=body.units,
     )
 
 
@@ -239,7 +244,7 @@ ROUTES: tuple[Route, ...] = (
     Write(
         method="POST",
         path="/v1/semaphores/{name}/release",
-        summary="Give the units of a grant back, if `token` is still one.",
+        summary="Give units of a grant back, all by default, if `token` is still one.",
         tag="semaphores",
         body=ReleaseUnits,
         answer=SemaphoreReleased,

@@ -235,16 +235,21 @@ class Semaphores:
         return core.park(place, command.wait_ms)
 
     def release(self, command: ReleaseSemaphore, _: RequestId) -> Outcome:
-        """Give the units of a grant back, if the session has it under this very token."""
+        """Give units of a grant back, if the session has it under this very token."""
         refusal = self._would_refuse_to_release(command)
         if refusal is not None:
             return refusal
         core, name, token = self._core, command.name, command.token
         session = core.sessions.get(command.session)
         assert session is not None
-        del session.owned[_owned(name, token)]
-        units = self._take(name, token)
-        more = (("units", units),)
+        units = command.units
+        more: tuple[tuple[str, int], ...]
+        if units is not None and units < self._by_name[name].holders[token].units:
+            more = (("units", units), ("left", self._take_some(name, token, units)))
+        else:
+            del session.owned[_owned(name, token)]
+            units = self._take(name, token)
+            more = (("units", units),)
         core.events.append(Event("released", KIND, name, session.id, token, more))
         return UnitsReleased(name, units)
 
@@ -445,6 +450,16 @@ class Semaphores:
         if semaphore.queue:
             self._core.unsettle(KIND, name)
         return units
+
+    def _take_some(self, name: str, token: int, units: int) -> int:
+        """Take fewer units than all from a grant; gives what it has left."""
+        semaphore = self._by_name[name]
+        grant = semaphore.holders[token]
+        grant.units -= units
+        semaphore.held -= units
+        if semaphore.queue:
+            self._core.unsettle(KIND, name)
+        return grant.units
 
     def _grant(self, semaphore: Semaphore, session: Session, name: str, units: int) -> UnitsGranted:
         core = self._core

@@ -133,6 +133,21 @@ async def test_waiters_are_granted_in_order(anywhere: Api) -> None:
     assert (await two).body["session"] == second
 
 
+async def test_a_part_of_a_grant_goes_back(anywhere: Api) -> None:
+    """`units` of a release: so many, and the grant keeps the rest under its token."""
+    session = await anywhere.open()
+    await anywhere.call("PUT", DOCK, {"limit": 3})
+    granted = await anywhere.post(f"{DOCK}/acquire", {"session": session, "units": 3})
+    part = {"session": session, "token": granted.body["token"], "units": 1}
+    released = await anywhere.post(f"{DOCK}/release", part)
+    assert (released.status, released.body) == (200, {"units": 1, "released": True})
+    (holder,) = (await anywhere.get(DOCK)).body["holders"]
+    assert (holder["token"], holder["units"]) == (granted.body["token"], 2)
+    rest = await anywhere.post(f"{DOCK}/release", {**part, "units": 2})
+    assert rest.body == {"units": 2, "released": True}
+    assert (await anywhere.post(f"{DOCK}/release", {**part, "units": 0})).status == 400
+
+
 async def test_a_release_needs_the_present_token(anywhere: Api) -> None:
     """A stale token, somebody else's, and no semaphore at all."""
     await put(anywhere, 2)

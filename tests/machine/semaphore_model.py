@@ -180,8 +180,11 @@ class SemaphoreModel(Naive):
         holders = self.holders(name)
         for grant in holders:
             if (grant.session, grant.token) == (session, token):
-                self.grants.remove(grant)
                 freed.append(name)
+                if command.units is not None and command.units < grant.units:
+                    grant.units -= command.units
+                    return UnitsReleased(name, command.units)
+                self.grants.remove(grant)
                 return UnitsReleased(name, grant.units)
         if name not in self.limits:
             return SemaphoreNotFound(name)

@@ -133,6 +133,38 @@ class TestDelete:
         assert drive.one(DeleteSemaphore("dock")) == SemaphoreInUse("dock", 0, 1, None, 0, None)
 
 
+class TestPartOfAGrant:
+    def test_goes_back_and_the_rest_is_kept(self) -> None:
+        """Under the same token; the next waiter gets what is free."""
+        drive, (a, b, *_) = dock(3)
+        drive.ask(ask(a, 3), ask(b, 2, wait_ms=500))
+        assert drive.ask(ReleaseSemaphore(a, "dock", 10, 1)) == [UnitsReleased("dock", 1)]
+        assert drive.ask(ReleaseSemaphore(a, "dock", 10, 1)) == [
+            UnitsReleased("dock", 1),
+            UnitsGranted("dock", b, 12, 2),
+        ]
+        assert drive.machine.semaphores.info("dock", 0) == SemaphoreInfo(
+            "dock", 3, 3, ((a, 10, 1, 0), (b, 12, 2, 0)), ()
+        )
+
+    def test_more_than_it_has_is_all_of_it(self) -> None:
+        """The grant is over, and a second release finds none."""
+        drive, (a, b, *_) = dock(3)
+        drive.ask(ask(a, 2), ask(b, 1))
+        assert drive.one(ReleaseSemaphore(a, "dock", 10, 9)) == UnitsReleased("dock", 2)
+        assert drive.one(ReleaseSemaphore(a, "dock", 10, 1)) == StaleToken(
+            "dock", 10, 11, "semaphore"
+        )
+
+    def test_what_is_left_ends_with_the_session(self) -> None:
+        """All units are free again."""
+        drive, (a, *_) = dock(3)
+        drive.ask(ask(a, 3))
+        drive.ask(ReleaseSemaphore(a, "dock", 10, 2))
+        drive.ask(CloseSession(a))
+        assert drive.machine.semaphores.info("dock", 0) == SemaphoreInfo("dock", 3, 0, (), ())
+
+
 class TestAcquire:
     def test_each_is_a_grant_of_its_own(self) -> None:
         """A session may have many, each under its token, each given back alone."""

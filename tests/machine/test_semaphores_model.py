@@ -47,7 +47,8 @@ class SemaphoreStroll(Stroll):
             grant = rng.choice(self.grants)
             session = grant.session if rng.random() < 0.9 else self.session()
             token = grant.token if rng.random() < 0.9 else rng.randrange(grant.token + 3)
-            return ReleaseSemaphore(session, grant.name, token)
+            units = rng.choice((None, None, 1, 2, 9))
+            return ReleaseSemaphore(session, grant.name, token, units)
         return AcquireSemaphore(
             self.session(),
             name,
@@ -153,7 +154,11 @@ class Book:
             assert sum(held.values()) <= self.limits[name]
         else:
             assert event.what in {"released", "lost"}
-            assert self.held[name].pop(event.token) == more["units"]
+            held = self.held[name]
+            left = more.get("left", 0)
+            assert held.pop(event.token) == more["units"] + left
+            if left:
+                held[event.token] = left
 
 
 def test_a_grant_over_the_limit_would_be_seen() -> None:

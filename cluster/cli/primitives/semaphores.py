@@ -86,11 +86,19 @@ GROUP = Group(
         ),
         Verb(
             name="release",
-            summary="Give the units of a grant back.",
+            summary="Give units of a grant back, all of them unless --units says how many.",
             call="POST /v1/semaphores/{name}/release",
-            words=(part("name", SEMAPHORES), SESSION, TOKEN),
+            words=(
+                part("name", SEMAPHORES),
+                SESSION,
+                TOKEN,
+                option("units", "How many; without, all of them.", kind="number"),
+            ),
             columns=("released", "units"),
-            examples=("coterie semaphores release printers --token $TOKEN",),
+            examples=(
+                "coterie semaphores release printers --token $TOKEN --units 1",
+                "coterie semaphores release printers --token $TOKEN",
+            ),
         ),
         Verb(
             name="delete",

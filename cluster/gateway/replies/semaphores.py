@@ -58,7 +58,7 @@ class SemaphoreGranted(msgspec.Struct, frozen=True):
 
 
 class SemaphoreReleased(msgspec.Struct, frozen=True):
-    """All units of the grant were given back."""
+    """So many units of the grant were given back."""
 
     units: int
     released: bool = True

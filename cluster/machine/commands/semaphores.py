@@ -54,13 +54,17 @@ class AcquireSemaphore(Command, frozen=True, tag=22):
 
 
 class ReleaseSemaphore(Command, frozen=True, tag=23):
-    """Give all units of one grant back. Conditional on its fencing token."""
+    """Give units of one grant back, all of them by default. Conditional on its fencing token.
+
+    The grant goes on with what is left; to give back more than it has is to give back all.
+    """
 
     texts: ClassVar[tuple[str, ...]] = ("name",)
 
     session: SessionId
     name: Name
     token: Count
+    units: Units | None = None
 
 
 COMMANDS: tuple[type[Command], ...] = (
