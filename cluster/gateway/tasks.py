@@ -6,15 +6,17 @@ what a schedule means in `node/schedules.py`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final, Literal
 
 import msgspec
 
+from cluster.gateway import durations
 from cluster.gateway.paging import named, page
 from cluster.gateway.payloads import OptionalPayload, from_bytes, to_optional_bytes
-from cluster.gateway.replies import Ms, Token
+from cluster.gateway.replies import Ms, Problem, Token
 from cluster.gateway.replies.kinds import SESSION_GONE
 from cluster.gateway.replies.tasks import (
     FinishedTasks,
@@ -95,6 +97,14 @@ WallTime = Annotated[
         extra_json_schema={"minimum": 0, "maximum": WALL_MS_MAX},
     ),
 ]
+ScheduleText = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=CRON_TEXT_MAX,
+        description='"30s" or "@every 30s" for an interval, else a cron in UTC, as "0 6 * * MON"',
+    ),
+]
 ZoneOrCron = Annotated[str, msgspec.Meta(min_length=1, max_length=CRON_TEXT_MAX)]
 
 
@@ -118,11 +128,14 @@ class TaskSchedule(Body, frozen=True):
 
 
 class TaskBody(Body, frozen=True):
-    """One task to put. Without `schedule` it is to be done once, from now on."""
+    """One task to put. Without `schedule` it is to be done once, from now on.
+
+    A schedule may be a text alone: a length of time, or a cron.
+    """
 
     id: Name
     data: OptionalPayload = None
-    schedule: TaskSchedule | None = None
+    schedule: TaskSchedule | ScheduleText | None = None
 
 
 class Put(Body, frozen=True):
@@ -274,8 +287,12 @@ def put(ask: Ask) -> PutTasks:
             )
         seen.add(task.id)
         data, is_text = to_optional_bytes(task.data, f"{at}.data", TASK_DATA_BYTES_MAX)
-        schedule = None if task.schedule is None else _schedule(task.schedule, f"{at}.schedule")
-        paused = None if task.schedule is None else task.schedule.paused
+        schedule, paused = None, None
+        if isinstance(task.schedule, str):
+            schedule = _schedule_text(task.schedule, f"{at}.schedule")
+        elif task.schedule is not None:
+            schedule = _schedule(task.schedule, f"{at}.schedule")
+            paused = task.schedule.paused
         tasks.append(NewTask(check_name(task.id, f"{at}.id"), data, is_text, schedule, paused))
     return PutTasks(_pool(ask), tuple(tasks), body.replace, body.cap, body.give_back)
 
@@ -342,6 +359,22 @@ def _held(body: HandIn) -> tuple[tuple[str, int | None], ...]:
         (check_name(task.id, f"tasks[{place}].id"), task.token)
         for place, task in enumerate(body.tasks)
     )
+
+
+def _schedule_text(text: str, at: str) -> Schedule:
+    """Return what the machine keeps of a schedule that is a text alone.
+
+    Raises:
+        Problem: it is neither a length of time nor a cron.
+    """
+    every = text.removeprefix("@every ")
+    is_length = re.fullmatch(durations.PATTERN, every) is not None
+    body = TaskSchedule(every=every) if is_length else TaskSchedule(cron=text)
+    try:
+        return _schedule(body, at)
+    except Problem as problem:
+        # Of its parts the client knows nothing.
+        raise bad_request(at, problem.detail.partition(": ")[2]) from None
 
 
 def _schedule(body: TaskSchedule, at: str) -> Schedule:

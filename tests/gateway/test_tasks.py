@@ -73,6 +73,11 @@ class TestPut:
             ({"id": "a\n"}, "tasks[0].id"),
             ({"id": "a", "data": 2**64}, "tasks[0].data"),
             ({"id": "a", "schedule": {}}, "tasks[0].schedule"),
+            ({"id": "a", "schedule": ""}, "tasks[0].schedule"),
+            ({"id": "a", "schedule": "10ms"}, "tasks[0].schedule"),
+            ({"id": "a", "schedule": "soon"}, "tasks[0].schedule"),
+            ({"id": "a", "schedule": "@every soon"}, "tasks[0].schedule"),
+            ({"id": "a", "schedule": "61 * * * *"}, "tasks[0].schedule"),
             ({"id": "a", "schedule": {"every": "1h", "cron": "* * * * *"}}, "tasks[0].schedule"),
             ({"id": "a", "schedule": {"every": "10ms"}}, "tasks[0].schedule.every"),
             (
@@ -320,6 +325,26 @@ class TestRemove:
 
 
 class TestSchedules:
+    @pytest.mark.parametrize(
+        ("text", "schedule"),
+        [
+            ("30s", {"every": 30_000}),
+            ("@every 1h30m", {"every": "90m"}),
+            ("PT5M", {"every": "5m"}),
+            ("*/5 8-18 * * MON-FRI", {"cron": "*/5 8-18 * * MON-FRI"}),
+            ("0 0 6 * * *", {"cron": "0 0 6 * * *", "timezone": "UTC"}),
+        ],
+    )
+    async def test_one_may_be_a_text_alone(self, api: Api, text: str, schedule: Any) -> None:
+        """A length of time or a cron: the same as written out."""
+        tasks = [{"id": "text", "schedule": text}, {"id": "whole", "schedule": schedule}]
+        put = await api.call("PUT", "/v1/pools/p/tasks", {"tasks": tasks})
+        assert put.status == 200, put.body
+        kept = [
+            (await api.get(f"/v1/pools/p/tasks/{id}")).body["schedule"] for id in ("text", "whole")
+        ]
+        assert kept[0] == kept[1] is not None
+
     async def test_a_scheduled_task_waits_for_its_slot(self, api: Api) -> None:
         """Nothing to do until then, unless it is run by hand."""
         session = await api.open()
