@@ -167,6 +167,12 @@ class Touch(Body, frozen=True):
     token: Token
 
 
+class Kick(Body, frozen=True):
+    """Make the job ready. `token` may be sent as to the others; nobody has what can be kicked."""
+
+    token: Token | None = None
+
+
 class KickMany(Body, frozen=True):
     """Make up to `bound` jobs ready: buried ones if there are any, else delayed ones."""
 
@@ -174,9 +180,10 @@ class KickMany(Body, frozen=True):
 
 
 class PauseFor(Body, frozen=True):
-    """Give nothing out for so long; 0 ends a pause."""
+    """Give nothing out for so long; 0 ends a pause. `delay` is the same as `for`."""
 
-    duration: Length = msgspec.field(name="for")
+    duration: Length | None = msgspec.field(name="for", default=None)
+    delay: Length | None = None
 
 
 class DeadLetterView(msgspec.Struct, frozen=True):
@@ -373,9 +380,20 @@ def cancel_key(ask: Ask) -> CancelKey:
 
 
 def pause(ask: Ask) -> PauseTube:
-    """Make the command of a pause."""
+    """Make the command of a pause.
+
+    Raises:
+        Problem: it says not how long, or twice.
+    """
     body: PauseFor = ask.body
-    return PauseTube(tube=_tube(ask), for_ms=length_ms(body.duration, "for", 0, LENGTH_MS_MAX))
+    given = [
+        length_ms(value, field, 0, LENGTH_MS_MAX)
+        for field, value in (("for", body.duration), ("delay", body.delay))
+        if value is not None
+    ]
+    if len(given) != 1:
+        raise bad_request("for", "is missing, and required" if not given else "is given twice")
+    return PauseTube(tube=_tube(ask), for_ms=given[0])
 
 
 # Looking.
@@ -649,6 +667,7 @@ ROUTES: tuple[Route, ...] = (
         path="/v1/jobs/{job}/kick",
         summary="Make a buried or delayed job ready.",
         tag="jobs",
+        body=Kick,
         answer=KickedJob,
         codes=("job_not_found", "job_reserved"),
         command=kick,
