@@ -69,6 +69,13 @@ def test_a_workload_has_something_to_do() -> None:
     assert [found.name for found in workloads.find("locks")] == ["locks"]
 
 
+def test_rot_of_what_only_a_paused_leader_was_told_of_sets_a_node_aside() -> None:
+    """In the last write of a journal it looks like a torn end: such a disk counts for nothing."""
+    result = run_job(Job(43760, workload="mixed"))
+    assert result.invariant is None, result.detail
+    assert result.counts["flips taken for a torn tail"] == 1
+
+
 def test_an_unknown_workload_is_refused_by_name() -> None:
     """With those that there are."""
     with pytest.raises(KeyError, match=r"no workload 'locs'; there are .*locks.*, mixed"):

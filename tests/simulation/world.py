@@ -157,6 +157,7 @@ class Host:
         self.is_refused = False  # its disk was flipped: it must not start again
         self.flipped: tuple[str, int] | None = None
         self.is_flip_at_end = False
+        self._synced_at_end = 0  # last entry that was on disk when the process ended
         self.paused_us = 0  # stopped until then
         self.sync_us = (20, 400)  # a sync takes so long
         self._inbox: deque[tuple[str, Any, Any]] = deque()
@@ -261,6 +262,9 @@ class Host:
         assert replica is not None
         kept = world.raft.durable(self.name)
         has_all = replica.log[-1][1] >= kept and replica.hard_state[0] >= world.promised_term(self)
+        if self.is_flip_at_end:
+            # Also what nobody has counted yet: a leader may still hear that we have it.
+            has_all = has_all and replica.log[-1][1] >= self._synced_at_end
         flipped, self.flipped = self.flipped, None
         if has_all:
             world.count("flips without effect")
@@ -294,6 +298,8 @@ class Host:
     def _end(self, *, power: bool) -> None:
         world = self.world
         world.count("crashes")
+        if self.replica is not None:
+            self._synced_at_end = self.replica.synced_index
         subject, self.subject, self.replica = self.subject, None, None
         if subject is not None:
             world.builder.crashed(self, subject, power=power)
