@@ -114,7 +114,7 @@ class SyncFront(ServedFront):
                 "/fifo/{uuid}/done/{ticket}": self._done,
             }
         )
-        self._server = GoServer("sync", mux.serve, waits=True)
+        self._server = GoServer("sync", mux.serve, waits=lambda target: "/wait/" in target)
 
     async def stop(self, grace_s: float) -> None:
         """End; what was begun for clients that are gone has the same time."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 from hypothesis import given, settings
@@ -330,7 +330,10 @@ def test_any_text_is_a_duration_or_is_told_why_not(text: str) -> None:
 
 @contextlib.asynccontextmanager
 async def _serving(
-    serve: Serve, *, waits: bool = False, connections_max: int = 100
+    serve: Serve,
+    *,
+    waits: Callable[[str], bool] | None = None,
+    connections_max: int = 100,
 ) -> AsyncIterator[GoServer]:
     server = GoServer("test", serve, waits=waits, connections_max=connections_max)
     await server.start(HOST, 0)
@@ -421,6 +424,30 @@ async def test_a_client_that_ends_its_side_gets_its_answers() -> None:
 
 
 @pytest.mark.both_loops
+async def test_where_some_wait_the_others_still_answer_who_ended_its_side() -> None:
+    """What takes no time is answered; who stands behind one that waits is gone with it."""
+
+    async def serve(request: Request) -> Answer:
+        if request.path == "/wait":
+            await asyncio.Event().wait()
+        await asyncio.sleep(0)
+        return exchange.text(request.path)
+
+    async with _serving(serve, waits=lambda target: target.startswith("/wait")) as server:
+        async with _dialled(server) as (reader, writer):
+            writer.write(_get("/a") + _get("/b"))
+            writer.write_eof()
+            rest = await _rest(reader)
+            assert [rest.count(b"\n/" + letter) for letter in (b"a", b"b")] == [1, 1]
+        async with _dialled(server) as (reader, writer):
+            writer.write(_get("/a") + _get("/wait"))
+            await reader.readuntil(b"/a")
+            writer.write_eof()
+            assert await _rest(reader) == b""
+        await _until(lambda: server.connections == 0)
+
+
+@pytest.mark.both_loops
 async def test_a_large_body_is_refused_and_ends_the_connection() -> None:
     """Told by its head, or found out in chunks."""
     heads = (
@@ -475,7 +502,7 @@ async def test_who_hangs_up_is_no_longer_served() -> None:
             ended.set()
         raise AssertionError
 
-    async with _serving(wait, waits=True) as server:
+    async with _serving(wait, waits=lambda target: True) as server:
         async with _dialled(server) as (_, writer):
             writer.write(_get("/"))
             await begun.wait()

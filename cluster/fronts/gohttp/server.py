@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, TypeAlias, cast
 
 import structlog
@@ -37,6 +37,7 @@ CONNECTIONS_MAX: Final = 16_384
 BODY_TIMEOUT_S: Final = 60.0
 WRITE_TIMEOUT_S: Final = 60.0
 LINGER_S: Final = 2.0
+HALF_CLOSED_S: Final = 0.5
 HEAD_BYTES_MAX: Final = 1024 * 1024 + 4096
 """As net/http: its DefaultMaxHeaderBytes, and what its reader may have read ahead."""
 
@@ -62,8 +63,9 @@ class GoServer:
         serve: answers each request; cancelled when its client goes away.
         connections_max: open at once. One more costs the connection that has rested longest, or is
             closed unread when none rests.
-        waits: requests may take long: a client that closes its side, even by half, is gone, as for
-            Go's `Request.Context`. Otherwise it still gets its answers.
+        waits: tells of a target whether requests to it may take long. Then a client that closes its
+            side, even by half, is gone, as for Go's `Request.Context`. Otherwise it still gets its
+            answers; where some targets wait, those that take no longer than HALF_CLOSED_S.
         write_timeout_s: how long a client may take to read an answer.
     """
 
@@ -73,7 +75,7 @@ class GoServer:
         serve: Serve,
         *,
         connections_max: int = CONNECTIONS_MAX,
-        waits: bool = False,
+        waits: Callable[[str], bool] | None = None,
         write_timeout_s: float = WRITE_TIMEOUT_S,
     ):
         self.name = name
@@ -257,6 +259,7 @@ class _Connection(RequestHandler):
     __slots__ = (
         "_answered",
         "_closing",
+        "_giving_up",
         "_head_bytes",
         "_is_half_closed",
         "_is_refused",
@@ -273,7 +276,7 @@ class _Connection(RequestHandler):
         server: _BaseServer,
         loop: asyncio.AbstractEventLoop,
         *,
-        waits: bool,
+        waits: Callable[[str], bool] | None,
     ):
         super().__init__(
             server,
@@ -289,6 +292,7 @@ class _Connection(RequestHandler):
         self._owner = owner
         self._waits = waits
         self._closing: asyncio.Future[None] | None = None
+        self._giving_up: asyncio.TimerHandle | None = None
         self._answered = 0
         self._is_half_closed = False
         self._last_body: StreamReader = EMPTY_PAYLOAD
@@ -320,6 +324,8 @@ class _Connection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget it."""
         self._owner.closed(self)
+        if self._giving_up is not None:
+            self._giving_up.cancel()
         if self._closing is not None and not self._closing.done():
             self._closing.set_result(None)
         super().connection_lost(exc)
@@ -353,11 +359,25 @@ class _Connection(RequestHandler):
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # the base closes always
         """The client sends no more; with nothing in progress that is the end."""
-        if self._waits or not self.is_busy:
+        if not self.is_busy:
             return None
+        if self._waits is not None:
+            if any(map(self._waits, self._targets())):
+                return None
+            # It may have closed all of its socket, which looks the same from here.
+            loop = asyncio.get_running_loop()
+            self._giving_up = loop.call_later(HALF_CLOSED_S, self.abort)
         self._is_half_closed = True
         self._end_body()
         return True
+
+    def _targets(self) -> Iterator[str]:
+        """Of the requests that have no answer yet."""
+        if self._current_request is not None:
+            yield self._current_request.raw_path
+        for message, _ in self._messages:
+            if not isinstance(message, _ErrInfo):
+                yield message.path
 
     def _end_body(self) -> None:
         self.is_over = True
