@@ -259,7 +259,8 @@ def _time(claims: Mapping[str, Any], name: str) -> int | None:
     value = claims[name]
     if not _is_number(value):
         raise TokenInvalid
-    return _whole(value) if value else None
+    # By way of a float, as all numbers are read there: what is next to 2^63 becomes it.
+    return _whole(float(value)) if value else None
 
 
 def _whole(number: int | float) -> int:
