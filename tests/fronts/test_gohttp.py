@@ -78,6 +78,10 @@ MUX = ServeMux({"/fifo/new": _show, "/fifo/{uuid}/wait/{ticket}": _show, "GET /s
         ("GET", "/api/v1/sessions/a%2Fb", 404, None),
         ("GET", "/api/v1/sessions/", 404, None),
         ("PATCH", "/status", 405, "GET, OPTIONS"),
+        ("GET", "//", 301, "/"),
+        ("DELETE", "/x/..?a=b", 307, "/?a=b"),
+        ("PATCH", "//", 404, None),
+        ("GET", "/", 404, None),
     ],
 )
 async def test_httprouter_answers_as_it_did(

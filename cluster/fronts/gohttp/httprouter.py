@@ -99,6 +99,9 @@ class HttpRouter:
         if without != path and any(pattern.match(without) is not None for pattern in tree):
             return without
         clean = queries.clean_path(path).removesuffix("/")
+        if not clean:
+            # Its tree takes the root for a path that lacks but a slash, whatever it holds.
+            return "/"
         corrected = (pattern.corrected(clean) for pattern in tree)
         return next((found for found in corrected if found is not None), None)
 
