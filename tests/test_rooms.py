@@ -35,10 +35,12 @@ class Row:
     planted: str
 
 
-# The pace of streams is no business of the node: it is told when to look, never what to wait for.
+# The pace of streams is no business of the node: it is told when to look, never what to wait for;
+# nor is how long a client that writes no more is kept for its answer.
 TIMERS = (
     "node/driver.py",
     "replication/transport.py",
+    "gateway/shortway.py",
     "gateway/watchers.py",
     "fronts/desk.py",
     "client/",

@@ -23,7 +23,16 @@ from cluster.gateway.replies import Problem
 
 
 class Owner(Protocol):
-    """Who owns a client's connection (`shortway.py`)."""
+    """Who owns a client's connection (`shortway.py`).
+
+    Attributes:
+        has_ended: the client writes no more, and may still read.
+        is_waiting: aiohttp's request in progress is one that waits: such a client has hung up when
+            it writes no more.
+    """
+
+    has_ended: bool
+    is_waiting: bool
 
     @property
     def is_idle(self) -> bool:
@@ -147,6 +156,11 @@ class Connection(RequestHandler):
         super().__init__(server, loop=loop, **options)
         self.owner = owner
 
+    @property
+    def has_more(self) -> bool:
+        """Requests have come that are not begun yet."""
+        return bool(self._messages)
+
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
@@ -189,6 +203,11 @@ class Refusing(asyncio.Protocol):
         stream = cast(asyncio.Transport, transport)
         stream.write(_FULL)
         stream.close()
+
+
+def hung_up() -> Problem:
+    """Return the answer to who would wait, and has closed its side."""
+    return Problem("withdrawn", "the client has closed its side, and waits no more; ask again")
 
 
 def plain_response(problem: Problem) -> web.Response:

@@ -16,7 +16,7 @@ from multidict import istr
 
 from cluster.gateway import rendering
 from cluster.gateway.asking import final_reply, reply_to
-from cluster.gateway.connections import Connection
+from cluster.gateway.connections import Connection, hung_up
 from cluster.gateway.heads import body_type
 from cluster.gateway.rendering import CLOSE, Finished
 from cluster.gateway.replies import Problem
@@ -90,12 +90,17 @@ class Endpoint:
         service, context = self._service, self._context
         ask = await self._ask(request, content_type)
         order = service.order(ask, request.headers.get(KEY_HEADER))
+        owner = cast(Connection, request.protocol).owner
+        if order.waits and owner.has_ended:
+            raise hung_up()
         context.admission.enter(order.lane)
+        owner.is_waiting = order.waits
         started = context.clock()
         try:
             submit = partial(service.submit, order)
             reply = await final_reply(submit, context.node, context.loop)
         finally:
+            owner.is_waiting = False
             context.admission.leave(order.lane)
         return service.settle(order, reply, cbor, context.clock() - started)
 
@@ -138,7 +143,11 @@ class Endpoint:
                     await reply_to(service.barrier, context.loop)
             finally:
                 context.admission.leave(route.lane)
+            owner = cast(Connection, request.protocol).owner
+            if owner.has_ended:
+                raise hung_up()
             watcher = context.hub.enter(route.wanted(ask), after)
+            owner.is_waiting = True
         except Exception as error:  # noqa: BLE001 - the client gets an answer, we get the line
             return _response(service.refusal(error, cbor=False))
         try:

@@ -21,7 +21,7 @@ import structlog
 from aiohttp.tcp_helpers import tcp_keepalive
 
 from cluster.gateway import heads, rendering
-from cluster.gateway.connections import Connection, Owner
+from cluster.gateway.connections import Connection, Owner, hung_up
 from cluster.gateway.heads import HeadReader, Paths, PlainRequest
 from cluster.gateway.rendering import Finished
 from cluster.gateway.replies import Problem, from_error
@@ -38,6 +38,10 @@ KEPT_BYTES_LOW: Final = 16 * 1024
 PLANS_KEPT_MAX: Final = 2048
 PLAN_BYTES_MAX: Final = 512
 """Heads up to this length are remembered with what they lead to, so many of them."""
+
+LAST_ANSWER_S: Final = 1.0
+"""How long a client that writes no more is kept for its answer: mostly it is gone, and what it asked
+for is not to stand in the way of others."""
 
 MakeInner: TypeAlias = Callable[[Owner], Connection]
 
@@ -161,12 +165,16 @@ class ShortWay(asyncio.Protocol):
         "_is_writing_held",
         "_kept",
         "_lane",
+        "_last_answer",
         "_order",
         "_owed",
         "_service",
         "_started",
         "_transport",
         "_unended",
+        "_was_fed",
+        "has_ended",
+        "is_waiting",
     )
 
     def __init__(self, house: House) -> None:
@@ -193,6 +201,11 @@ class ShortWay(asyncio.Protocol):
         self._unended = b""
         self._is_inners_for_good = not house.is_open
         self._is_inners = self._is_inners_for_good
+        # aiohttp has got bytes since it answered last.
+        self._was_fed = False
+        self.has_ended = False
+        self.is_waiting = False
+        self._last_answer: asyncio.TimerHandle | None = None
 
     # ---- the transport's side
 
@@ -213,6 +226,23 @@ class ShortWay(asyncio.Protocol):
         else:
             self._take(data)
 
+    def eof_received(self) -> bool:
+        """Say whether the client, who writes no more, is still to be answered.
+
+        Who waits has hung up: nobody could tell it from one who is gone. What can be answered soon
+        is answered, and the connection closed behind it.
+        """
+        if self._is_inners:
+            is_due = self._was_fed or (self._inner is not None and self._inner.has_more)
+            self.has_ended = is_due and not (self.is_waiting or self._owed or self._unended)
+        else:
+            is_wait = self._order is not None and self._order.waits
+            self.has_ended = self._service is not None and not is_wait
+        if self.has_ended:
+            later = self._house.context.loop.call_later
+            self._last_answer = later(LAST_ANSWER_S, self.force_close)
+        return self.has_ended
+
     def pause_writing(self) -> None:
         """The client does not read its answers: no further request of it is begun."""
         self._is_writing_held = True
@@ -230,6 +260,8 @@ class ShortWay(asyncio.Protocol):
         """The client is gone, half or wholly: nobody waits for the answer."""
         context = self._house.context
         context.connections.closed(self)
+        if self._last_answer is not None:
+            self._last_answer.cancel()
         self._transport = None
         self._kept = b""
         if self._service is not None:
@@ -299,6 +331,8 @@ class ShortWay(asyncio.Protocol):
             ask = service.ask(place, body, head.content_type, head.authorization)
             if isinstance(service.route, Write):
                 order = service.order(ask, head.key)
+                if self.has_ended and order.waits:
+                    raise hung_up()
                 self._enter(order.lane)
                 self._order = order
                 self._handle = service.submit(order, self._on_reply)
@@ -352,7 +386,7 @@ class ShortWay(asyncio.Protocol):
         context = self._house.context
         context.connections.end(self, now)
         self._end(finished.status, now)
-        if finished.is_last:
+        if finished.is_last or (self.has_ended and not self._kept):
             self._kept = b""
             transport.close()
         elif self._kept:
@@ -380,9 +414,12 @@ class ShortWay(asyncio.Protocol):
 
     def inner_answered(self, *, goes_on: bool) -> None:
         self._given -= 1
+        self._was_fed = False
         if not goes_on:
             self._is_inners_for_good = True
         self._is_inners = self._is_inners_due
+        if self.has_ended and self._inner is not None and not self._inner.has_more:
+            self.force_close()
 
     def _pass_on(self, data: bytes) -> None:
         self._release_reading()
@@ -391,6 +428,7 @@ class ShortWay(asyncio.Protocol):
             assert self._transport is not None
             inner = self._inner = self._house.make_inner(self)
             inner.connection_made(self._transport)
+        self._was_fed = True
         if self._is_inners_for_good:
             inner.data_received(data)
             return
@@ -399,6 +437,9 @@ class ShortWay(asyncio.Protocol):
         for part in parts:
             # Request by request: of what comes at once, aiohttp drops all where one is broken.
             inner.data_received(part)
+        if self.has_ended and (self._owed or self._unended):
+            # What is missing will never come.
+            self.force_close()
 
     @property
     def _is_inners_due(self) -> bool:

@@ -793,18 +793,61 @@ async def test_few_heads_are_remembered(side: Side) -> None:
 
 @pytest.mark.both_loops
 async def test_a_client_that_closes_its_side_has_hung_up(api: Api) -> None:
-    """Half-closed is gone, as everywhere: the place in the queue goes with it."""
+    """Who waits is gone then, whichever way: the place in the queue goes with it."""
     holder, waiter = await api.open(), await api.open()
     await api.acquire("orders", holder)
     body = b'{"session":"%s","wait":"1h"}' % waiter.encode()
-    wire = await Wire.to(api)
-    wire.send(ask("POST /v1/locks/orders/acquire", body))
-    await api.until_queued("orders", 1)
-    wire.writer.write_eof()
+    for number, fields in enumerate(((), ("Connection: close",)), 1):
+        wire = await Wire.to(api)
+        wire.send(ask("POST /v1/locks/orders/acquire", body, *fields))
+        await api.until_queued("orders", 1)
+        wire.writer.write_eof()
+        await api.until_queued("orders", 0)
+        assert len(api.node.hung_up) == number
+        assert await wire.until_closed() == b""
+        await wire.close()
+
+
+@pytest.mark.both_loops
+async def test_who_closes_its_side_is_answered_what_needs_no_waiting(api: Api) -> None:
+    """As `printf … | nc` does; the connection ends behind the last answer, whichever way."""
+    show, body = ask("GET /v1/locks/orders"), b'{"ttl":"30s"}'
+    lively = ask("GET /livez", b"", "Connection: close")
+    for sent, statuses in (
+        (show, [200]),
+        (ODD["livez"], [200]),
+        (lively, [200]),
+        (OPEN, [201]),
+        (ask("POST /v1/sessions", body, "Connection: close"), [201]),
+        (ask("GET /nowhere"), [404]),
+        (b"no HTTP\r\n\r\n", [400]),
+        (show + OPEN + show, [200, 201, 200]),
+        (show + ODD["livez"] + show, [200, 200, 200]),
+        (ODD["livez"] + show + lively, [200, 200, 200]),
+    ):
+        wire = await Wire.to(api)
+        wire.send(sent)
+        wire.writer.write_eof()
+        said = await wire.until_closed()
+        assert [int(found) for found in re.findall(rb"HTTP/1\.[01] (\d+)", said)] == statuses
+        await wire.close()
+    assert len(api.node.hung_up) == 0
+
+
+@pytest.mark.both_loops
+async def test_who_closed_its_side_before_does_not_wait(api: Api) -> None:
+    """Not even behind a request that was answered; and what is missing is not waited for."""
+    holder, waiter = await api.open(), await api.open()
+    await api.acquire("orders", holder)
+    body = b'{"session":"%s","wait":"1h"}' % waiter.encode()
+    wait = ask("POST /v1/locks/orders/acquire", body)
+    for sent in (OPEN + wait, ODD["livez"] + wait, wait[:-5], wait[:20], b"", OPEN + wait[:-5]):
+        wire = await Wire.to(api)
+        wire.send(sent)
+        wire.writer.write_eof()
+        assert b'"token"' not in (await wire.until_closed()).partition(b'"expires_in_ms"')[0]
+        await wire.close()
     await api.until_queued("orders", 0)
-    assert len(api.node.hung_up) == 1
-    assert await wire.until_closed() == b""
-    await wire.close()
 
 
 @pytest.mark.both_loops
