@@ -5,7 +5,6 @@ RULE: what each kind asks for and gives back; how it is held is told once, in `s
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +12,7 @@ from cluster.client.core import Request, new_key, path_of
 from cluster.client.durations import Length
 from cluster.client.held import Grant
 from cluster.client.keeping import OnState
+from cluster.client.payloads import Payload, payload_in, payload_of
 from cluster.client.session import Holding
 
 if TYPE_CHECKING:
@@ -193,13 +193,14 @@ class Claim(Holding):
         return issuer
 
     @property
-    def data(self) -> str | bytes | None:
+    def data(self) -> Payload | None:
         """What its issuer says of it.
 
         Raises:
             LockLost: it is held no more.
         """
-        return payload_in(self._demanded().body["data"])
+        found: Payload | None = payload_in(self._demanded().body["data"])
+        return found
 
     def _wanted(self) -> tuple[str, dict[str, object]]:
         # A session may claim several at a time; each claim is to be one of its own.
@@ -240,7 +241,7 @@ class Offer:
 
     @classmethod
     async def issued(
-        cls, session: Session, resource: str, ticket: str, data: str | bytes | None
+        cls, session: Session, resource: str, ticket: str, data: Payload | None
     ) -> Offer:
         """Issue it."""
         body: dict[str, object] = {"session": session.id, "ticket": ticket}
@@ -256,18 +257,6 @@ class Offer:
         path = path_of("resources", self.resource, "tickets", self.ticket)
         request = Request("DELETE", f"{path}?session={self.session.id}", key=new_key())
         await self.session.client.call(request)
-
-
-def payload_of(data: str | bytes) -> str | dict[str, str]:
-    """Text as text, bytes as JSON can carry them."""
-    return data if isinstance(data, str) else {"base64": base64.b64encode(data).decode()}
-
-
-def payload_in(found: Any) -> str | bytes | None:
-    """What `payload_of` made."""
-    if isinstance(found, dict):
-        return base64.b64decode(found["base64"])
-    return None if found is None else str(found)
 
 
 def _tokens_in(grant: Grant) -> dict[str, int]:

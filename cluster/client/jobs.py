@@ -31,9 +31,9 @@ import msgspec
 from cluster.client.core import Request, new_key, path_of, value_of
 from cluster.client.durations import Length, ms_of
 from cluster.client.held import Grant, Held
-from cluster.client.holdings import payload_in, payload_of
 from cluster.client.keeping import Keeper, OnState, Owner
 from cluster.client.lease import Lease
+from cluster.client.payloads import Payload, payload_in, payload_of
 from cluster.client.refusals import Withdrawn
 from cluster.errors import CoterieError, Indefinite, LockLost, Refused
 
@@ -66,7 +66,7 @@ class Tube:
 
     async def put(
         self,
-        body: str | bytes,
+        body: Payload,
         *,
         priority: int = 0,
         delay: Length = 0,
@@ -77,7 +77,7 @@ class Tube:
         """Put a job.
 
         Args:
-            body: text or bytes; they come back as what they were.
+            body: text, bytes or what JSON can carry; it comes back as what it was.
             priority: smaller goes first.
             ttr: how long one reservation lasts untouched; the cluster's default is a minute.
             key: while a job with it lives in the tube, no other is taken.
@@ -157,7 +157,7 @@ class Job(Held):
         self.key: str | None = body.get("key")
         self.priority: int = body.get("priority", 0)
         self.attempt: int = body.get("attempt", 1)
-        self.body: str | bytes = payload_in(body["body"]) or ""
+        self.body: Any = payload_in(body["body"])
         self._grant = Grant(body["token"], body)
         self._keeper = Keeper(
             lease,

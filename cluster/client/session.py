@@ -27,6 +27,7 @@ from cluster.client.durations import Length, ms_of
 from cluster.client.held import Grant, Held, State
 from cluster.client.keeping import Keeper, OnState, Owner, Scope
 from cluster.client.lease import Lease
+from cluster.client.payloads import Payload
 from cluster.client.refusals import LockHeld, Occupied, Withdrawn
 from cluster.client.renewing import Renewals
 from cluster.errors import CoterieError, Indefinite, LockLost, Refused
@@ -281,7 +282,7 @@ class Session:
 
         return Claim(self, resource, ticket, wait=wait, on_state=on_state)
 
-    async def issue(self, resource: str, ticket: str, data: str | bytes | None = None) -> Offer:
+    async def issue(self, resource: str, ticket: str, data: Payload | None = None) -> Offer:
         """Offer a ticket of a resource; it is there as long as this session, or until revoked.
 
         Issuing again replaces the data and keeps the claim.

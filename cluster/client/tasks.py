@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from cluster.client.core import Request, new_key, path_of
 from cluster.client.durations import Length, ms_of
-from cluster.client.holdings import payload_in
+from cluster.client.payloads import payload_in, payload_of
 from cluster.client.refusals import NotFound
 from cluster.client.session import GONE, Session
 from cluster.errors import CoterieError, LockLost, Refused
@@ -62,11 +62,17 @@ class Pool:
         """Add or update tasks; with `replace`, those that are not named go.
 
         Args:
-            tasks: each `{"id", "data"?, "schedule"?}` as in the HTTP document, or an id.
+            tasks: each `{"id", "data"?, "schedule"?}` as in the HTTP document, or an id; data may
+                be bytes as well.
             cap: no worker gets more.
             give_back: whether a worker over its share loses what it began last.
         """
-        listed = [{"id": task} if isinstance(task, str) else dict(task) for task in tasks]
+        listed: list[dict[str, object]] = [
+            {"id": task} if isinstance(task, str) else dict(task) for task in tasks
+        ]
+        for task in listed:
+            if isinstance(data := task.get("data"), bytes | dict):
+                task["data"] = payload_of(data)
         body: dict[str, object] = {"tasks": listed, "replace": replace}
         if cap is not None:
             body["cap"] = cap

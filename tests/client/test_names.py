@@ -34,11 +34,11 @@ def test_to_import_the_package_costs_nothing() -> None:
 
 
 def test_the_sdk_needs_aiohttp_and_msgspec_only() -> None:
-    """And of ours the errors."""
+    """And of ours the errors, and the kit for whoever is written to."""
     loaded = loaded_by("from cluster import Client, SyncClient, LockLost, fencing")
     assert not loaded & set(NOT_OURS)
     rooms = {name.split(".")[1] for name in loaded if name.startswith("cluster.")}
-    assert rooms == {"client", "errors"}
+    assert rooms == {"client", "errors", "fencing"}
 
 
 @pytest.mark.parametrize("name", cluster.__all__)

@@ -306,6 +306,53 @@ async def test_a_worker_works_off(client: Any) -> None:
     assert (figures["buried"], figures["ready"], figures["reserved"]) == (1, 0, 0)
 
 
+VALUES: list[Any] = [
+    "",
+    "text",
+    b"\x00\xff",
+    b"",
+    0,
+    -2.5,
+    True,
+    False,
+    [],
+    [1, "a"],
+    {"a": {"b": 1}},
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+async def test_what_is_carried_comes_back_as_what_it_was(client: Any, value: Any) -> None:
+    """In a job, a ticket and a task."""
+    tube = client.tube("things")
+    await tube.put(value)
+    [job] = await tube.reserve()
+    pool = client.pool("things")
+    await pool.put([{"id": "one", "data": value}])
+    runner = client.runner("things")
+    found: list[Any] = []
+
+    @runner.task
+    def do(task: Any) -> None:
+        found.append(task.data)
+        runner.stop()
+
+    await runner.run()
+    async with client.session() as session:
+        offer = await session.issue("shelf", "t", value)
+        async with session.claim("shelf") as claim:
+            found.append(claim.data)
+        await offer.revoke()
+    assert [job.body, *found] == [value] * 3
+    assert {type(one) for one in [job.body, *found]} == {type(value)}
+
+
+async def test_a_dict_that_stands_for_bytes_is_refused(client: Any) -> None:
+    """It would come back as something else."""
+    with pytest.raises(ValueError, match="stands for bytes"):
+        await client.tube("things").put({"base64": "AAAA"})
+
+
 async def test_a_runner_does_its_share(client: Any) -> None:
     """Every task is finished once; what raises rests and is tried again."""
     pool = client.pool("reports")

@@ -439,13 +439,14 @@ async def test_a_touch_that_comes_after_the_end_is_no_loss(place: Place) -> None
     told: list[str] = []
     async with Delayed(place.endpoint, "/delete") as client:
         tube = client.tube("t")
-        await tube.put("x", ttr="1s")
+        await tube.put("x", ttr="1h")
         [job] = await tube.reserve(on_state=told.append)
         job.keep(asyncio.current_task())
         doing = asyncio.create_task(job.done())
         await client.reached.wait()
-        for _ in range(100):
-            await asyncio.sleep(0.005)
+        job.keeper.renew_early()
+        while job.keeper._renewing is not None:
+            await asyncio.sleep(0)
         client.may_go_on.set()
         await doing
     assert told == []

@@ -15,6 +15,7 @@ from cluster.client.elections import Candidacy
 from cluster.client.held import Held, State
 from cluster.client.holdings import Claim, Lock, Locks, Offer, Units
 from cluster.client.keeping import OnState
+from cluster.client.payloads import Payload
 from cluster.client.session import Holding, Session
 from cluster.client.sync.portal import Portal
 from cluster.errors import LockLost
@@ -135,7 +136,7 @@ class SyncClaim(SyncSessionHolding[Claim]):
         return self._inner.issuer
 
     @property
-    def data(self) -> str | bytes | None:
+    def data(self) -> Payload | None:
         """What its issuer says of it."""
         return self._inner.data
 
@@ -291,7 +292,7 @@ class SyncSession:
         inner = self._inner.claim(resource, ticket=ticket, wait=wait, on_state=on_state)
         return SyncClaim(self._portal, inner)
 
-    def issue(self, resource: str, ticket: str, data: str | bytes | None = None) -> SyncOffer:
+    def issue(self, resource: str, ticket: str, data: Payload | None = None) -> SyncOffer:
         """Offer a ticket of a resource."""
         return SyncOffer(self._portal, self._run(self._inner.issue(resource, ticket, data)))
 

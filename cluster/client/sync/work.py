@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar, overload
 from cluster.client.durations import Length
 from cluster.client.jobs import Job, PutJob, Tube, Worker
 from cluster.client.keeping import OnState
+from cluster.client.payloads import Payload
 from cluster.client.sync.holdings import SyncHolding, raise_loss
 from cluster.client.sync.portal import Portal
 from cluster.client.tasks import Pool, Runner, Task
@@ -95,7 +96,7 @@ class SyncTube:
 
     def put(
         self,
-        body: str | bytes,
+        body: Payload,
         *,
         priority: int = 0,
         delay: Length = 0,
