@@ -91,6 +91,34 @@ class TestDriver:
             assert await one(db, "SELECT 1") == 1
             await db.close()
 
+    @pytest.mark.parametrize(
+        ("text", "rows"),
+        [
+            ("* FROM get_work(%s, 9) ORDER BY id", [(2, "c"), (10, "a"), (11, None), (30, "b")]),
+            ("w.id FROM get_work(%s, 9) AS w ORDER BY w.id DESC LIMIT 2", [(30,), (11,)]),
+            ("id FROM get_work(%s, 9) w ORDER BY data ASC, id", [(10,), (30,), (2,), (11,)]),
+            ("id FROM get_work(%s, 9) ORDER BY data DESC LIMIT 1", [(11,)]),
+            ("count(*) FROM get_work(%s, 9)", [(4,)]),
+            ("count(*) AS n FROM get_work(%s, 3) w", [(3,)]),
+            ("* FROM get_work(%s, 9) LIMIT 0", []),
+        ],
+    )
+    async def test_rows_in_order_and_counted(
+        self, text: str, rows: list[tuple[object, ...]]
+    ) -> None:
+        """As a database would: numbers as numbers, NULL last."""
+        async with serving() as front:
+            db = await connected(front)
+            session = await one(db, "SELECT start_session()")
+            tasks = ([10, 30, 2, 11], ["a", "b", "c", None])
+            await db.execute("SELECT add_tasks(%s, %s)", tasks)
+            cursor = await db.execute(sql.SQL("SELECT " + text), (session,))
+            assert await cursor.fetchall() == rows
+            with pytest.raises(psycopg.Error) as raised:
+                await db.execute("SELECT * FROM get_work(%s, 9) ORDER BY other", (session,))
+            assert raised.value.sqlstate == "42703"
+            await db.close()
+
     async def test_what_the_functions_of_the_original_call(self) -> None:
         """Counts and tasks without a bump; and the error itself."""
         async with serving() as front:

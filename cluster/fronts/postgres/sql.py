@@ -4,7 +4,8 @@ RULE: text to values; knows no function by name and no type by meaning. What is 
 refused with its place in the text and with what would be understood.
 
     statement  = SELECT item {, item}
-               | SELECT ( [alias.]* | column {, column} ) FROM call [[AS] alias]
+               | SELECT ( [alias.]* | count(*) | column {, column} ) FROM call [[AS] alias]
+                 [ORDER BY column [ASC | DESC] {, …}] [LIMIT number]
                | SHOW name | SET … | RESET … | BEGIN | COMMIT | ROLLBACK | SAVEPOINT … | DISCARD …
                | DEALLOCATE … | CLOSE … | UNLISTEN … | LISTEN …
     item       = expression [[AS] label]
@@ -75,10 +76,20 @@ class Select(NamedTuple):
 
 
 class From(NamedTuple):
-    """Rows of a function. `columns`: (name, label); None for all of them."""
+    """Rows of a function.
+
+    Attributes:
+        columns: (name, label); None for all of them.
+        order: (name, whether the last comes first), of the function's columns.
+        limit: so many rows at most.
+        counted_as: only how many rows there are is asked for, under this label.
+    """
 
     call: Call
     columns: tuple[tuple[str, str], ...] | None
+    order: tuple[tuple[str, bool], ...] = ()
+    limit: int | None = None
+    counted_as: str | None = None
 
 
 class Show(NamedTuple):
@@ -255,6 +266,9 @@ class _Parser:
                 self._expect_word("from")
                 return self._from(None)
             self._at = first
+            if (label := self._counted()) is not None:
+                return self._from(None)._replace(counted_as=label)
+            self._at = first
         named = self._columns()
         if named is not None:
             return self._from(named)
@@ -288,9 +302,40 @@ class _Parser:
         call = self._expression()
         if not isinstance(call, Call):
             raise self._wrong()
-        self._label()
+        if self._peek_word() not in {"order", "limit"}:
+            self._label()
+        order: list[tuple[str, bool]] = []
+        if self._peek_word() == "order":
+            self._at += 1
+            self._expect_word("by")
+            order.append(self._ordered())
+            while self._takes(","):
+                order.append(self._ordered())
+        limit = None
+        if self._peek_word() == "limit":
+            self._at += 1
+            limit = int(self._take("number").text)
         self._finish()
-        return From(call, columns)
+        return From(call, columns, tuple(order), limit)
+
+    def _counted(self) -> str | None:
+        """The label of `count(*) FROM`; None where that is not what stands there."""
+        if self._name() != "count" or not (self._takes("(") and self._takes("*")):
+            return None
+        self._expect(")")
+        label = self._label() or "count"
+        self._expect_word("from")
+        return label
+
+    def _ordered(self) -> tuple[str, bool]:
+        """A column to go by, and whether the last comes first."""
+        name = self._name()
+        while self._takes("."):
+            name = self._name()
+        word = self._peek_word()
+        if word in {"asc", "desc"}:
+            self._at += 1
+        return name, word == "desc"
 
     def _item(self) -> Item:
         expression = self._expression()

@@ -66,16 +66,18 @@ class Statements:
     def _columns_of(self, statement: From) -> tuple[Column, ...]:
         call = statement.call
         gives = self._functions.get(call.name, len(call.arguments)).gives
-        if statement.columns is None:
-            return gives
         by_name = {column.name: column for column in gives}
-        for name, _ in statement.columns:
+        for name, _ in (*(statement.columns or ()), *statement.order):
             if name not in by_name:
                 raise Failure(
                     "42703",
                     f'column "{name}" does not exist',
                     f"{call.name} gives {', '.join(by_name)}; front_postgres_columns sets that.",
                 )
+        if statement.counted_as is not None:
+            return (column_of(statement.counted_as, TYPES[INT8]),)
+        if statement.columns is None:
+            return gives
         return tuple(by_name[name]._replace(name=label) for name, label in statement.columns)
 
     def _column_of(self, item: sql.Item, types: dict[int, int]) -> Column:
@@ -125,14 +127,7 @@ class Statements:
             Failure, SessionGone, Full, CoterieError: as its functions do.
         """
         if isinstance(statement, From):
-            rows = await self._call(statement.call, arguments)
-            if statement.columns is None:
-                return list(rows)
-            call = statement.call
-            gives = self._functions.get(call.name, len(call.arguments)).gives
-            places = {column.name: place for place, column in enumerate(gives)}
-            chosen = [places[name] for name, _ in statement.columns]
-            return [tuple(row[place] for place in chosen) for row in rows]
+            return self._picked(statement, list(await self._call(statement.call, arguments)))
         cells: list[Any] = []
         for item, column in zip(statement.items, columns, strict=True):
             if isinstance(item.expression, Call):
@@ -141,6 +136,25 @@ class Statements:
                 cells.append(_value(item.expression, column.type, arguments))
         return [cells]
 
+    def _picked(self, statement: From, rows: list[Row]) -> list[Row]:
+        """What is asked for of the rows of a function."""
+        call = statement.call
+        gives = self._functions.get(call.name, len(call.arguments)).gives
+        places = {column.name: place for place, column in enumerate(gives)}
+        if statement.counted_as is not None:
+            counted: list[Row] = [(len(rows),)]
+            return counted[: statement.limit]
+        # By the last of them first: sorting keeps the order of equal ones.
+        for name, is_last_first in reversed(statement.order):
+            place = places[name]
+            kind = gives[place].type
+            rows.sort(key=lambda row: _rank(row[place], kind), reverse=is_last_first)
+        rows = rows[: statement.limit]
+        if statement.columns is None:
+            return rows
+        chosen = [places[name] for name, _ in statement.columns]
+        return [tuple(row[place] for place in chosen) for row in rows]
+
     async def _call(self, call: Call, arguments: tuple[Any, ...]) -> Sequence[Row]:
         function = self._functions.get(call.name, len(call.arguments))
         given = [
@@ -148,6 +162,15 @@ class Statements:
             for argument, oid in zip(call.arguments, function.takes, strict=False)
         ]
         return await function.run(*given)
+
+
+def _rank(cell: Any, oid: int) -> tuple[bool, Any]:
+    """By what a cell is sorted: NULL comes last, as in PostgreSQL."""
+    if cell is None:
+        return True, ""
+    if oid in values.INTEGERS:
+        return False, cell if isinstance(cell, int) else values.integer(str(cell))
+    return False, str(cell).encode(errors="replace")
 
 
 def _type_named(name: str) -> int:
