@@ -92,6 +92,28 @@ class TestDriver:
             await db.close()
 
     @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("nosuch()", "nosuch()"),
+            ("get_work(7)", "get_work(integer)"),
+            ("bump_session(7::bigint, 'x', NULL)", "bump_session(bigint, unknown, unknown)"),
+            ("end_session(12345678901, true)", "end_session(bigint, boolean)"),
+            ("finish_tasks(ARRAY[1, 2], ARRAY['x'::text])", "finish_tasks(integer[], text[])"),
+        ],
+    )
+    async def test_a_function_that_is_not_there_is_named_with_its_types(
+        self, text: str, said: str
+    ) -> None:
+        """In the words of PostgreSQL."""
+        async with serving() as front:
+            db = await connected(front)
+            with pytest.raises(psycopg.Error) as raised:
+                await db.execute(sql.SQL("SELECT " + text))
+            assert raised.value.sqlstate == "42883"
+            assert raised.value.diag.message_primary == f"function {said} does not exist"
+            await db.close()
+
+    @pytest.mark.parametrize(
         ("text", "rows"),
         [
             ("* FROM get_work(%s, 9) ORDER BY id", [(2, "c"), (10, "a"), (11, None), (30, "b")]),

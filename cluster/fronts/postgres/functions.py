@@ -16,7 +16,6 @@ import msgspec
 
 from cluster.fronts.postgres import values
 from cluster.fronts.postgres.failure import Failure
-from cluster.fronts.postgres.sql import WHAT_IS_UNDERSTOOD
 from cluster.fronts.postgres.values import (
     INT4,
     INT8,
@@ -107,19 +106,11 @@ class Functions:
         name = "get_tasks_for_session"
         yield Function(name, (INT8,), 1, self._columns, True, self._tasks_of)
 
-    def get(self, name: str, count: int) -> Function:
-        """The function of that name that takes so many arguments.
-
-        Raises:
-            Failure: there is none.
-        """
+    def find(self, name: str, count: int) -> Function | None:
+        """The function of that name that takes so many arguments, if there is one."""
         function = self._by_name.get(name)
         if function is None or not function.least <= count <= len(function.takes):
-            raise Failure(
-                "42883",
-                f"function {name}() with {count} arguments does not exist",
-                WHAT_IS_UNDERSTOOD,
-            )
+            return None
         return function
 
     async def _start(self) -> Sequence[Row]:

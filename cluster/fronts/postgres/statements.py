@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from cluster.fronts.postgres import sql, values
 from cluster.fronts.postgres.failure import Failure
-from cluster.fronts.postgres.functions import Functions, Row, column_of
+from cluster.fronts.postgres.functions import Function, Functions, Row, column_of
 from cluster.fronts.postgres.sql import WHAT_IS_UNDERSTOOD, Array, Call, Constant, From, Parameter
 from cluster.fronts.postgres.values import BY_NAME, INT4, INT8, TEXT, TYPES, UNKNOWN
 from cluster.fronts.postgres.wire import Column
@@ -65,7 +65,7 @@ class Statements:
 
     def _columns_of(self, statement: From) -> tuple[Column, ...]:
         call = statement.call
-        gives = self._functions.get(call.name, len(call.arguments)).gives
+        gives = self._function(call).gives
         by_name = {column.name: column for column in gives}
         for name, _ in (*(statement.columns or ()), *statement.order):
             if name not in by_name:
@@ -83,7 +83,7 @@ class Statements:
     def _column_of(self, item: sql.Item, types: dict[int, int]) -> Column:
         expression = item.expression
         if isinstance(expression, Call):
-            function = self._functions.get(expression.name, len(expression.arguments))
+            function = self._function(expression)
             if function.is_rows:
                 raise Failure(
                     "0A000",
@@ -114,7 +114,7 @@ class Statements:
             for item in expression.items:
                 self._type(item, TEXT, types)
         elif isinstance(expression, Call):
-            function = self._functions.get(expression.name, len(expression.arguments))
+            function = self._function(expression)
             for argument, oid in zip(expression.arguments, function.takes, strict=False):
                 self._type(argument, oid, types)
 
@@ -139,7 +139,7 @@ class Statements:
     def _picked(self, statement: From, rows: list[Row]) -> list[Row]:
         """What is asked for of the rows of a function."""
         call = statement.call
-        gives = self._functions.get(call.name, len(call.arguments)).gives
+        gives = self._function(call).gives
         places = {column.name: place for place, column in enumerate(gives)}
         if statement.counted_as is not None:
             counted: list[Row] = [(len(rows),)]
@@ -155,13 +155,39 @@ class Statements:
         chosen = [places[name] for name, _ in statement.columns]
         return [tuple(row[place] for place in chosen) for row in rows]
 
+    def _function(self, call: Call) -> Function:
+        """What is called.
+
+        Raises:
+            Failure: there is no such function.
+        """
+        function = self._functions.find(call.name, len(call.arguments))
+        if function is None:
+            said = ", ".join(map(_type_said, call.arguments))
+            text = f"function {call.name}({said}) does not exist"
+            raise Failure("42883", text, WHAT_IS_UNDERSTOOD)
+        return function
+
     async def _call(self, call: Call, arguments: tuple[Any, ...]) -> Sequence[Row]:
-        function = self._functions.get(call.name, len(call.arguments))
+        function = self._function(call)
         given = [
             _value(argument, oid, arguments)
             for argument, oid in zip(call.arguments, function.takes, strict=False)
         ]
         return await function.run(*given)
+
+
+def _type_said(expression: Any) -> str:
+    """The type of an argument as PostgreSQL says it where it finds no function for it."""
+    if expression.cast is not None:
+        return TYPES[_type_named(expression.cast)].name
+    if isinstance(expression, Array):
+        return f"{_type_said(expression.items[0])}[]" if expression.items else "unknown"
+    if isinstance(expression, Constant) and isinstance(expression.value, bool):
+        return "boolean"
+    if isinstance(expression, Constant) and isinstance(expression.value, int):
+        return "integer" if -(2**31) <= expression.value < 2**31 else "bigint"
+    return "unknown"
 
 
 def _rank(cell: Any, oid: int) -> tuple[bool, Any]:
