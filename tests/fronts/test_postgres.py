@@ -215,6 +215,25 @@ class TestDriver:
             assert (await db.execute(sql.SQL(word))).statusmessage == "COMMIT"
             await db.close()
 
+    @pytest.mark.parametrize(
+        ("asked", "told"),
+        [("utf-8", "UTF8"), ("Unicode", "UTF8"), ("SQL_ASCII", "SQL_ASCII")],
+    )
+    async def test_an_encoding_that_changes_no_byte_is_taken(self, asked: str, told: str) -> None:
+        """SQL_ASCII is what psql asks for in the locale C; it means bytes as they are."""
+        async with serving() as front:
+            db = await connected(front, client_encoding=asked)
+            assert db.info.parameter_status("client_encoding") == told
+            assert await one(db, "SHOW client_encoding") in (told, told.encode())
+            await db.execute("SET client_encoding TO 'UTF8'")
+            assert db.info.parameter_status("client_encoding") == "UTF8"
+            await db.execute(sql.SQL(f"SET client_encoding = {asked!r}"))
+            assert db.info.parameter_status("client_encoding") == told
+            with pytest.raises(psycopg.Error) as raised:
+                await db.execute("SET client_encoding TO 'LATIN1'")
+            assert raised.value.sqlstate == "22023"
+            await db.close()
+
     async def test_settings_are_shown_as_they_were_set(self) -> None:
         """In their own letters, and drivers are told of those that they go by."""
         async with serving() as front:

@@ -52,6 +52,9 @@ _SHOWN: Final = {name.lower(): value for name, value in _ALWAYS.items()} | {
 _TOLD_AS: Final = {name.lower(): name for name in (*_ALWAYS, "application_name")}
 
 
+_ENCODINGS: Final = {"utf8": "UTF8", "unicode": "UTF8", "sqlascii": "SQL_ASCII"}
+
+
 class Portal:
     """A prepared statement with its values; `rows` once it was begun."""
 
@@ -209,8 +212,7 @@ class Connection:
         user = given.get("user")
         if not user:
             raise Failure("28000", "no PostgreSQL user name specified in startup packet")
-        if given.get("client_encoding", "UTF8").upper().replace("-", "") not in {"UTF8", "UNICODE"}:
-            raise Failure("22023", "only the client encoding UTF8 is spoken here")
+        encoding = _encoding(given.get("client_encoding", "UTF8"))
         identity = Identity(user, given.get("database") or user, self._line.version)
         try:
             self._statements = Statements(self._line.functions_of(identity))
@@ -224,6 +226,7 @@ class Connection:
             self._say(wire.negotiate(unknown))
         self._say(wire.AUTHENTICATION_OK)
         told = _ALWAYS | {
+            "client_encoding": encoding,
             "session_authorization": user,
             "application_name": given.get("application_name", ""),
         }
@@ -473,12 +476,8 @@ class Connection:
         name, value = rest[0].lower(), "".join(rest[2:])
         if value == "default":
             self._reset((name,))
-        elif name != "client_encoding":
-            self._keep(name, value)
-        elif value.lower().replace("-", "") in {"utf8", "unicode"}:
-            self._keep(name, "UTF8")
         else:
-            raise Failure("22023", "only the client encoding UTF8 is spoken here")
+            self._keep(name, _encoding(value) if name == "client_encoding" else value)
 
     def _reset(self, words: tuple[str, ...]) -> None:
         """Settings are again as they were when the client came."""
@@ -522,6 +521,18 @@ class Connection:
         if portal is None:
             raise Failure("34000", f'portal "{name}" does not exist')
         return portal
+
+
+def _encoding(asked: str) -> str:
+    """An encoding that a client may have, by PostgreSQL's name for it.
+
+    Raises:
+        Failure: bytes would have to be changed for it.
+    """
+    encoding = _ENCODINGS.get(asked.strip("'\"").lower().replace("-", "").replace("_", ""))
+    if encoding is None:
+        raise Failure("22023", "only the client encoding UTF8 is spoken here")
+    return encoding
 
 
 def _tag_of(statement: sql.Statement | None, count: int) -> str:
