@@ -10,15 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
-from typing import Any, Final, Protocol, cast
+from typing import Any, Protocol, cast
 
-import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
-from cluster.gateway import replies
-from cluster.gateway.rendering import SERVER
+from cluster.gateway import rendering
 from cluster.gateway.replies import Problem
 
 
@@ -146,15 +144,24 @@ class Connection(RequestHandler):
 
     Attributes:
         owner: has the connection; gives it the bytes that are aiohttp's.
+
+    Args:
+        position: of the log, as the node has applied it now.
     """
 
-    __slots__ = ("owner",)
+    __slots__ = ("_position", "owner")
 
     def __init__(
-        self, owner: Owner, server: web.Server, loop: asyncio.AbstractEventLoop, **options: Any
+        self,
+        owner: Owner,
+        position: Callable[[], int],
+        server: web.Server,
+        loop: asyncio.AbstractEventLoop,
+        **options: Any,
     ):
         super().__init__(server, loop=loop, **options)
         self.owner = owner
+        self._position = position
 
     @property
     def has_more(self) -> bool:
@@ -189,48 +196,36 @@ class Connection(RequestHandler):
                 f"head: {detail}",
                 {"field": "head"},
             )
-        response = plain_response(problem)
+        finished = rendering.of_problem(problem, False, self._position(), is_last=True)
+        response = web.Response(
+            status=finished.status,
+            body=finished.body,
+            headers=rendering.header_fields(finished),
+        )
         response.force_close()
         return response
 
 
 class Refusing(asyncio.Protocol):
-    """What a connection over the limit gets: one answer and the door."""
+    """What a connection over the limit gets: one answer and the door.
+
+    Args:
+        position: of the log, as the node has applied it.
+    """
+
+    def __init__(self, position: int) -> None:
+        self._position = position
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say why, and close."""
         # uvloop's transports are none by class, only by what they can.
         stream = cast(asyncio.Transport, transport)
-        stream.write(_FULL)
+        problem = Problem("overloaded", "this node has as many connections as it can take")
+        finished = rendering.of_problem(problem, False, self._position, is_last=True)
+        stream.write(rendering.message(finished))
         stream.close()
 
 
 def hung_up() -> Problem:
     """Return the answer to who would wait, and has closed its side."""
     return Problem("withdrawn", "the client has closed its side, and waits no more; ask again")
-
-
-def plain_response(problem: Problem) -> web.Response:
-    """Make the JSON answer to a request of which we know no more than that it is wrong."""
-    return web.Response(
-        status=problem.status,
-        body=replies.encode(problem.document(), wants_cbor=False),
-        headers={"Content-Type": replies.PROBLEM_JSON, "Server": SERVER, **problem.headers},
-    )
-
-
-def _full_answer() -> bytes:
-    problem = Problem("overloaded", "this node has as many connections as it can take")
-    body = msgspec.json.encode(problem.document())
-    head = (
-        f"HTTP/1.1 {problem.status} Service Unavailable\r\n"
-        f"Content-Type: {replies.PROBLEM_JSON}\r\n"
-        f"Content-Length: {len(body)}\r\n"
-        f"Server: {SERVER}\r\n"
-        f"Retry-After: {problem.kind.retry_after_s}\r\n"
-        "Connection: close\r\n\r\n"
-    )
-    return head.encode() + body
-
-
-_FULL: Final = _full_answer()

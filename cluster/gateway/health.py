@@ -72,6 +72,7 @@ def routes(
             tag="health",
             answer=Live,
             lane=Lane.FREE,
+            ignores_query=True,
             act=live,
         ),
         Local(
@@ -82,6 +83,7 @@ def routes(
             answer=Ready,
             codes=("not_ready",),
             lane=Lane.FREE,
+            ignores_query=True,
             act=ready,
         ),
         Local(
@@ -90,6 +92,7 @@ def routes(
             summary="Figures for Prometheus, in base units.",
             tag="health",
             lane=Lane.FREE,
+            ignores_query=True,
             act=show_metrics,
         ),
         Local(
@@ -98,6 +101,7 @@ def routes(
             summary="This API as an OpenAPI 3.1 document.",
             tag="health",
             lane=Lane.FREE,
+            ignores_query=True,
             act=show_openapi,
         ),
         Local(
@@ -106,6 +110,7 @@ def routes(
             summary="This API as a page to read.",
             tag="health",
             lane=Lane.FREE,
+            ignores_query=True,
             act=show_docs,
         ),
     )

@@ -54,6 +54,7 @@ class Route:
         query: its query parameters.
         lane: whose limit it counts against.
         body_bytes_max: longer bodies are refused.
+        ignores_query: whatever stands in it, as probes and scrapers bring their own.
     """
 
     method: str
@@ -68,6 +69,7 @@ class Route:
     query: tuple[Query, ...] = ()
     lane: Lane = Lane.ORDINARY
     body_bytes_max: int = BODY_BYTES_MAX
+    ignores_query: bool = False
 
     @property
     def operation(self) -> str:

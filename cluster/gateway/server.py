@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp.http_parser
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from cluster import __version__
 from cluster.gateway import (
@@ -224,8 +225,11 @@ class Gateway:
             "lingering_time": settings.linger_ms / 1000,
         }
 
+        def position() -> int:
+            return self._node.applied_index
+
         def make_inner(owner: Owner) -> Connection:
-            return Connection(owner, server, loop, **options)
+            return Connection(owner, position, server, loop, **options)
 
         self._house = House(context, services, make_inner, is_open=settings.short_way)
         if sock is not None:
@@ -242,7 +246,7 @@ class Gateway:
         assert self._house is not None
         if self._house.context.connections.make_room():
             return ShortWay(self._house)
-        return Refusing()
+        return Refusing(self._node.applied_index)
 
     def drain(self) -> None:
         """Take no new connections; answers to the old ones close them."""
@@ -310,6 +314,16 @@ def _application(context: Context, services: Iterable[Service]) -> web.Applicati
     elsewhere = Elsewhere(context, app)
     # Who expects something of a path that is not there gets the same answer, unread.
     app.router.add_route("*", ANYWHERE, elsewhere.handle, expect_handler=elsewhere.handle)
+
+    @web.middleware
+    async def no_path(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Answer what is aimed at no path at all: `OPTIONS *`, `CONNECT host:port`."""
+        try:
+            return await handler(request)
+        except web.HTTPNotFound:
+            return await elsewhere.handle(request)
+
+    app.middlewares.append(no_path)
     return app
 
 

@@ -112,6 +112,8 @@ class Service:
         Raises:
             Problem: `bad_request`.
         """
+        if self.route.ignores_query:
+            raw_query = ""
         return self._path.read(raw_path), self._query.read(raw_query)
 
     def ask(

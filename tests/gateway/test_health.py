@@ -15,6 +15,12 @@ async def test_a_live_node_says_so_even_without_a_leader(api: Api) -> None:
     assert (await api.call("HEAD", "/livez")).status == 200
 
 
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/openapi.json", "/docs"])
+async def test_probes_and_scrapers_bring_their_own_query(api: Api, path: str) -> None:
+    """`/readyz?verbose`, `/metrics?module=x`: a probe must not fail over what it asks."""
+    assert (await api.get(f"{path}?verbose&module=x&module=%ff")).status == 200
+
+
 async def test_readiness_has_a_reason(api: Api) -> None:
     """200 while the node serves, else 503 and why not."""
     assert (await api.get("/readyz")).body == {"ready": True}

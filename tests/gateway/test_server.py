@@ -120,6 +120,7 @@ async def test_a_full_house_says_so_and_closes(make_api: MakeApi) -> None:
     told = await fourth.until_closed()
     assert told.startswith(b"HTTP/1.1 503 ")
     assert b'"code":"overloaded"' in told
+    assert b"Coterie-Index: 1\r\n" in told
     for wire in (busy, idle, third, fourth):
         await wire.close()
 
@@ -180,6 +181,22 @@ async def test_a_broken_request_is_refused_and_closed(api: Api, head: bytes, sta
     assert await wire.until_closed() == b""
     await wire.close()
     assert (await api.get("/livez")).status == 200
+
+
+@pytest.mark.parametrize(
+    "line", ["OPTIONS *", "CONNECT host:80", "GET nowhere", "no HTTP", "GET / HTTP/9.9 x"]
+)
+async def test_every_answer_is_a_problem_with_a_position(api: Api, line: str) -> None:
+    """Also to a target that is no path, and to what is no HTTP: nothing of our libraries."""
+    await api.open()
+    wire = await Wire.to(api)
+    wire.send(f"{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    head, _, body = (await wire.until_closed()).partition(b"\r\n\r\n")
+    assert b"\r\nCoterie-Index: 1\r\n" in head + b"\r\n"
+    assert b"\r\nContent-Type: application/problem+json\r\n" in head
+    assert b"\r\nServer: Coterie\r\n" in head
+    assert b'"definite":true' in body
+    await wire.close()
 
 
 async def test_a_client_may_expect_to_be_told_to_go_on(api: Api) -> None:
