@@ -631,7 +631,7 @@ class Client:
                 else:
                     status, headers, body = await self._exchange(step)
             except (TimeoutError, aiohttp.ClientError, OSError) as error:
-                why = str(error) or f"no answer within {step.timeout_ms} ms"
+                why = _said(error) or f"no answer within {step.timeout_ms} ms"
                 how = _breakage(error)
                 if how != "lost":
                     self._silent(step.endpoint)
@@ -766,6 +766,18 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
             raise ConnectionError(f"the answer is larger than {ANSWER_BYTES_MAX} bytes")
         parts.append(part)
     return b"".join(parts)
+
+
+def _said(error: Exception) -> str:
+    """What went wrong, in the system's words where they are enough: the address is told beside them."""
+    if not isinstance(error, aiohttp.ClientConnectorError) or isinstance(
+        error, aiohttp.ClientSSLError
+    ):
+        return str(error)
+    number = error.os_error.errno
+    # Below 0 are those of name resolution, which has words of its own.
+    said = os.strerror(number) if number and number > 0 else error.os_error.strerror
+    return said.lower() if said else str(error)
 
 
 def _breakage(error: Exception) -> Breakage:

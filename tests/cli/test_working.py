@@ -108,7 +108,7 @@ def test_nobody_there_is_told_at_the_start(tmp_path: Path) -> None:
     """Before anything is reserved."""
     with serving() as endpoint:
         pass
-    words = work(Shell(endpoint, tmp_path), "--timeout", "100ms", "--", "true")
+    words = work(Shell(endpoint, tmp_path), "--timeout", "1s", "--", "true")
     assert (run(*words))[0] == 4
 
 

@@ -425,3 +425,13 @@ async def test_tls_trusts_whom_it_is_told_to_trust(tmp_path: Path) -> None:
         Client(f"http://{endpoint}", tls=context)
     with pytest.raises(OSError, match="No such file"):
         Client(endpoint, tls=tmp_path / "none.pem")
+
+
+async def test_who_does_not_listen_is_told_in_plain_words() -> None:
+    """The address once, and what the system says."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        host, port = taken.getsockname()
+    async with Client(f"{host}:{port}", policy=Policy(attempts_max=1)) as client:
+        with pytest.raises(Definite) as caught:
+            await client.open_session(ttl_ms=9_000)
+    assert str(caught.value).endswith(f"http://{host}:{port}: connection refused")
