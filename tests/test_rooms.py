@@ -43,6 +43,7 @@ TIMERS = (
     "gateway/shortway.py",
     "gateway/watchers.py",
     "fronts/desk.py",
+    "fronts/gohttp/server.py",
     "client/",
     "cli/",
     "testing/",

@@ -8,8 +8,9 @@ whose id is one. So everything made here is seen, waited for and ended by the na
 native things of other names cannot be spelled here.
 
 A wait goes to the log at once, without asking whether its ticket is there, and a `done` lets those
-go first that came before it and still stand in the kernel's queues: requests of one node are applied
-in the order they went, so whoever waits when somebody is done is released and never told "not found".
+go first that came before it and still stand in the kernel's queues, or had connected and are about to
+ask: requests of one node are applied in the order they went, so whoever waits when somebody is done
+is released and never told "not found".
 
 What is freed of its original: timers always run; a client that went away accepts nothing, and what
 was made for one that never heard of it is taken back (Go's client repeats a GET whose connection
@@ -66,6 +67,8 @@ AT_ONCE_MS: Final = 1
 ROUNDS: Final = 8
 """Of the loop: within so many, who has connected and asked has reached his handler."""
 ROUNDS_MAX: Final = 400
+NEWCOMERS_S: Final = 0.2
+"""Between a connection and its first request, where a hundred clients share a busy processor."""
 COLLECTED_EVERY_MS: Final = 5 * 60_000
 """How often the original looks for unused fifos: one that is unused at once goes that late."""
 
@@ -97,13 +100,21 @@ class SyncFront(ServedFront):
 
     Args:
         is_strict: durations as the original's code has them, against its README.
+        newcomers_s: how long a `done` lets those ask first who have connected just before it.
     """
 
-    def __init__(self, surroundings: Surroundings, *, is_strict: bool = False):
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        *,
+        is_strict: bool = False,
+        newcomers_s: float = NEWCOMERS_S,
+    ):
         self._node = surroundings.node
         self._desk = surroundings.desk
         self._draw = surroundings.draw
         self._is_strict = is_strict
+        self._newcomers_s = newcomers_s
         self._waits = 0  # that ever began
         self._left_over: set[asyncio.Task[None]] = set()
         mux = ServeMux(
@@ -114,7 +125,8 @@ class SyncFront(ServedFront):
                 "/fifo/{uuid}/done/{ticket}": self._done,
             }
         )
-        self._server = GoServer("sync", mux.serve, waits=lambda target: "/wait/" in target)
+        self._http = GoServer("sync", mux.serve, waits=lambda target: "/wait/" in target)
+        self._server = self._http
 
     async def stop(self, grace_s: float) -> None:
         """End; what was begun for clients that are gone has the same time."""
@@ -248,7 +260,13 @@ class SyncFront(ServedFront):
         return _NO_TICKET if elsewhere is None else _OTHER_FIFO
 
     async def _waiters_that_came(self) -> None:
-        """Let everybody wait who has connected and asked to: a hundred may do so at one time."""
+        """Let everybody wait who has connected to do so: a hundred may at one time."""
+        await self._accepted()
+        await self._http.newcomers(self._newcomers_s)
+        await self._accepted()
+
+    async def _accepted(self) -> None:
+        """Let everybody reach his handler who has connected and asked."""
         loop = asyncio.get_running_loop()
         quiet, seen = 0, self._waits
         for _ in range(ROUNDS_MAX):

@@ -365,6 +365,27 @@ class TestWait:
             assert line(api, fifo) == [(tickets[1], "accepted")]
             writer.close()
 
+    @pytest.mark.both_loops
+    async def test_done_lets_those_ask_who_had_connected_before_it(self) -> None:
+        """A busy client may connect long before its request goes out."""
+        node = LocalNode()
+        async with asking(SyncFront(around(node), newcomers_s=60.0), node) as api:
+            fifo = await made(api)
+            ticket = await taken(api, fifo)
+            await api.get(f"/fifo/{fifo}/wait/{ticket}")
+            reader, writer = await asyncio.open_connection(*api.address)
+            gone = (await asyncio.open_connection(*api.address))[1]
+            await until(lambda: api.front.connections == 3)  # type: ignore[attr-defined]
+            done = asyncio.create_task(api.get(f"/fifo/{fifo}/done/{ticket}"))
+            for _ in range(1_000):
+                await asyncio.sleep(0)
+            writer.write(f"GET /fifo/{fifo}/wait/{ticket} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            assert not done.done()
+            gone.close()
+            assert (await done).said == (200, "")
+            writer.close()
+
     async def test_a_full_house_is_its_queue_error(
         self, api: Asker, monkeypatch: pytest.MonkeyPatch
     ) -> None:

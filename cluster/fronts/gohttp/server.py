@@ -89,6 +89,8 @@ class GoServer:
         self._open: set[_Connection] = set()
         # In order of how long they have rested: the first longest.
         self._resting: dict[_Connection, None] = {}
+        # Those that have asked nothing yet, in order of their age.
+        self._silent: dict[_Connection, None] = {}
         self._is_draining = False
 
     @property
@@ -116,6 +118,21 @@ class GoServer:
         if self._server is None:
             self._server = web.Server(self._handle, handler_cancellation=True, loop=loop)
         self._listening.append(await loop.create_server(self._accept, host, port, backlog=backlog))
+
+    async def newcomers(self, within_s: float) -> None:
+        """Wait until everybody has asked who has connected just now.
+
+        Args:
+            within_s: how long ago that may be, and how long we wait at most.
+        """
+        since_s = asyncio.get_running_loop().time() - within_s
+        silent: list[asyncio.Future[None]] = []
+        for connection in reversed(self._silent):
+            if connection.opened_s < since_s:
+                break
+            silent.append(connection.until_asked())
+        if silent:
+            await asyncio.wait(silent, timeout=within_s)
 
     def drain(self) -> None:
         """Take no new connections; answers from now on end theirs."""
@@ -154,11 +171,17 @@ class GoServer:
         """One more connection; it rests until it has sent a whole head."""
         self._open.add(connection)
         self._resting[connection] = None
+        self._silent[connection] = None
+
+    def asked(self, connection: _Connection) -> None:
+        """It has asked for the first time."""
+        self._silent.pop(connection, None)
 
     def closed(self, connection: _Connection) -> None:
         """One connection less; harmless when it was told before."""
         self._open.discard(connection)
         self._resting.pop(connection, None)
+        self._silent.pop(connection, None)
 
     async def _handle(self, base: web.BaseRequest) -> web.StreamResponse:
         connection = cast(_Connection, base.protocol)
@@ -252,12 +275,14 @@ class _Connection(RequestHandler):
 
     Attributes:
         peer: address and port of the client.
+        opened_s: when, on the loop's clock.
         is_over: nothing more comes of what a body still lacks: the client sends no more, or what
             it sent last is no HTTP.
     """
 
     __slots__ = (
         "_answered",
+        "_asking",
         "_closing",
         "_giving_up",
         "_head_bytes",
@@ -267,6 +292,7 @@ class _Connection(RequestHandler):
         "_owner",
         "_waits",
         "is_over",
+        "opened_s",
         "peer",
     )
 
@@ -291,6 +317,7 @@ class _Connection(RequestHandler):
         )
         self._owner = owner
         self._waits = waits
+        self._asking: asyncio.Future[None] | None = None
         self._closing: asyncio.Future[None] | None = None
         self._giving_up: asyncio.TimerHandle | None = None
         self._answered = 0
@@ -300,6 +327,7 @@ class _Connection(RequestHandler):
         self._head_bytes = 0
         self._is_refused = False
         self.is_over = False
+        self.opened_s = loop.time()
         self.peer = ""
 
     @property
@@ -324,6 +352,7 @@ class _Connection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget it."""
         self._owner.closed(self)
+        self._has_asked()
         if self._giving_up is not None:
             self._giving_up.cancel()
         if self._closing is not None and not self._closing.done():
@@ -340,6 +369,9 @@ class _Connection(RequestHandler):
         super().data_received(data)
         if self._messages:
             self._last_body = self._messages[-1][1]
+            if not self._answered:
+                self._owner.asked(self)
+                self._has_asked()
             if isinstance(self._messages[-1][0], _ErrInfo):
                 self._end_body()
         if self._request_count > known or not self._last_body.is_eof():
@@ -404,6 +436,16 @@ class _Connection(RequestHandler):
         self.force_close()
         if transport is not None:
             transport.abort()
+
+    def until_asked(self) -> asyncio.Future[None]:
+        """Return what is done when it has asked something, or is closed."""
+        if self._asking is None:
+            self._asking = asyncio.get_running_loop().create_future()
+        return self._asking
+
+    def _has_asked(self) -> None:
+        if self._asking is not None and not self._asking.done():
+            self._asking.set_result(None)
 
     def until_closed(self) -> asyncio.Future[None]:
         """Return what is done when the connection is closed."""
