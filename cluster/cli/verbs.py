@@ -285,10 +285,12 @@ def _parameter(word: Word) -> click.Parameter:
         )
     if word.kind == "switch":
         return click.Option([word.flag, word.name], is_flag=True, help=word.meaning)
+    if word.default is not None:
+        # None said in so many words would be a value, and a missing option would go unnoticed.
+        settings["default"] = word.default
     return click.Option(
         [word.flag, word.name],
         required=word.is_required,
-        default=word.default,
         show_default=word.default is not None,
         multiple=word.is_many,
         metavar=word.shown,

@@ -37,6 +37,24 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
         yield made
 
 
+@pytest.mark.parametrize(
+    ("line", "option"),
+    [
+        ("coterie locks acquire orders", "--session"),
+        ("coterie locks release orders --session s", "--token"),
+        ("coterie semaphores set printers", "--limit"),
+        ("coterie rooms set sale --window-size 1", "--window-interval"),
+    ],
+)
+def test_an_option_that_is_missing_is_named_before_anybody_is_asked(
+    tmp_path: Path, line: str, option: str
+) -> None:
+    """Exit code 2, also where no cluster is."""
+    ran = Shell("127.0.0.1:1", tmp_path).line(line)
+    assert ran.code == 2
+    assert f"Missing option '{option}'" in ran.err
+
+
 class TestForms:
     """How an answer looks."""
 
