@@ -452,6 +452,25 @@ async def test_where_some_wait_the_others_still_answer_who_ended_its_side() -> N
 
 
 @pytest.mark.both_loops
+async def test_the_end_may_come_with_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whatever turn of the loop: who was to wait is gone at once."""
+    monkeypatch.setattr("cluster.fronts.gohttp.server.HALF_CLOSED_S", 3600.0)
+
+    async def serve(request: Request) -> Answer:
+        return await asyncio.Event().wait() or Answer()
+
+    async with _serving(serve, waits=lambda target: True) as server:
+        for turns in range(8):
+            async with _dialled(server) as (reader, writer):
+                writer.write(_get("/wait"))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                writer.write_eof()
+                async with asyncio.timeout(20):
+                    assert await _rest(reader) == b""
+
+
+@pytest.mark.both_loops
 async def test_a_large_body_is_refused_and_ends_the_connection() -> None:
     """Told by its head, or found out in chunks."""
     heads = (

@@ -289,6 +289,7 @@ class _Connection(RequestHandler):
         "_is_half_closed",
         "_is_refused",
         "_last_body",
+        "_last_target",
         "_owner",
         "_waits",
         "is_over",
@@ -323,6 +324,7 @@ class _Connection(RequestHandler):
         self._answered = 0
         self._is_half_closed = False
         self._last_body: StreamReader = EMPTY_PAYLOAD
+        self._last_target = ""
         # Of a head that has begun and has no end yet, about.
         self._head_bytes = 0
         self._is_refused = False
@@ -368,7 +370,8 @@ class _Connection(RequestHandler):
         known = self._request_count
         super().data_received(data)
         if self._messages:
-            self._last_body = self._messages[-1][1]
+            message, self._last_body = self._messages[-1]
+            self._last_target = "" if isinstance(message, _ErrInfo) else message.path
             if not self._answered:
                 self._owner.asked(self)
                 self._has_asked()
@@ -405,6 +408,8 @@ class _Connection(RequestHandler):
 
     def _targets(self) -> Iterator[str]:
         """Of the requests that have no answer yet."""
+        # For a turn of the loop a request stands neither in the queue nor here.
+        yield self._last_target
         if self._current_request is not None:
             yield self._current_request.raw_path
         for message, _ in self._messages:
