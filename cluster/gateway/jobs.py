@@ -180,10 +180,9 @@ class KickMany(Body, frozen=True):
 
 
 class PauseFor(Body, frozen=True):
-    """Give nothing out for so long; 0 ends a pause. `delay` is the same as `for`."""
+    """Give nothing out for so long; 0 ends a pause."""
 
-    duration: Length | None = msgspec.field(name="for", default=None)
-    delay: Length | None = None
+    duration: Length = msgspec.field(name="for")
 
 
 class DeadLetterView(msgspec.Struct, frozen=True):
@@ -380,20 +379,9 @@ def cancel_key(ask: Ask) -> CancelKey:
 
 
 def pause(ask: Ask) -> PauseTube:
-    """Make the command of a pause.
-
-    Raises:
-        Problem: it says not how long, or twice.
-    """
+    """Make the command of a pause."""
     body: PauseFor = ask.body
-    given = [
-        length_ms(value, field, 0, LENGTH_MS_MAX)
-        for field, value in (("for", body.duration), ("delay", body.delay))
-        if value is not None
-    ]
-    if len(given) != 1:
-        raise bad_request("for", "is missing, and required" if not given else "is given twice")
-    return PauseTube(tube=_tube(ask), for_ms=given[0])
+    return PauseTube(tube=_tube(ask), for_ms=length_ms(body.duration, "for", 0, LENGTH_MS_MAX))
 
 
 # Looking.

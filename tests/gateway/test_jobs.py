@@ -272,8 +272,6 @@ async def test_a_paused_tube_gives_nothing_out(anywhere: Api) -> None:
     await anywhere.advance(500)
     seen = (await anywhere.get("/v1/tubes/mail")).body
     assert (seen["paused"], seen["paused_for_ms"], seen["resumes_in_ms"]) == (True, 60_000, 59_500)
-    got = await anywhere.call("PUT", "/v1/tubes/mail/pause", {"delay": "2m"})
-    assert got.body == {"tube": "mail", "paused": True, "resumes_in_ms": 120_000}
     got = await anywhere.call("PUT", "/v1/tubes/mail/pause", {"for": 0})
     assert got.body == {"tube": "mail", "paused": False, "resumes_in_ms": 0}
     assert len(await reserve(anywhere)) == 1
@@ -414,8 +412,6 @@ async def test_a_put_that_is_repeated_puts_once(anywhere: Api) -> None:
         ("POST", "/v1/tubes/t/kick", {"bound": 0}, "bound"),
         ("PUT", "/v1/tubes/t/pause", {}, "for"),
         ("PUT", "/v1/tubes/t/pause", {"for": -1}, "for"),
-        ("PUT", "/v1/tubes/t/pause", {"delay": "soon"}, "delay"),
-        ("PUT", "/v1/tubes/t/pause", {"for": "1s", "delay": "1s"}, "for"),
         ("GET", "/v1/tubes/t/peek?state=gone", None, "state"),
         ("GET", "/v1/tubes/t/jobs?after=zz", None, "after"),
     ],
