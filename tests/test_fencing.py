@@ -18,6 +18,7 @@ from aiohttp import web
 
 from cluster import fencing
 from cluster.client.aio import Client
+from cluster.errors import Overloaded
 from cluster.fencing import (
     Fence,
     FencingMiddleware,
@@ -30,7 +31,6 @@ from cluster.fencing import (
     headers_of,
     put_fenced,
 )
-from cluster.errors import Overloaded
 from cluster.testing.place import Place, running_place
 
 

@@ -22,8 +22,8 @@ import traceback
 from pathlib import Path
 
 import cluster.client.aio
-import cluster.fencing
-import cluster.client.sync  # noqa: F401 - loaded for those that are forked off
+import cluster.client.sync
+import cluster.fencing  # noqa: F401 - loaded for those that are forked off
 from cluster.cli import COMMANDS, PRIMITIVES, main
 
 PR_SET_PDEATHSIG = 1
