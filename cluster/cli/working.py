@@ -7,6 +7,7 @@ decided by the client's worker. A command never outlives its reservation.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Sequence
@@ -211,7 +212,7 @@ class Working:
             raise CommandFailed(str(error)) from error
         try:
             # It need not read its input.
-            await child.communicate(job.body.encode() if isinstance(job.body, str) else job.body)
+            await child.communicate(_input_of(job.body))
         finally:
             if child.returncode is None:
                 processes.signal_group(child.pid, signal.SIGKILL)
@@ -220,3 +221,10 @@ class Working:
             ending = processes.ending_of(child.returncode or 0)
             say(f"job {job.id}: the command {ending}")
             raise CommandFailed(ending)
+
+
+def _input_of(body: object) -> bytes:
+    """What a command reads of a job: text and bytes as they are, other values as JSON."""
+    if isinstance(body, bytes):
+        return body
+    return (body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)).encode()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster import SyncClient
 from tests.cli.machine import Shell, serving
 from tests.cli.running import coterie, finish
 
@@ -46,6 +47,14 @@ def test_each_job_gets_its_command_and_is_done_then(shell: Shell) -> None:
     assert (code, err) == (0, "")
     assert out.split("\n")[:4] == ["1 mail 1", " 6f 6e 65 0a", "2 mail 1", " ff 0a"]
     assert shell.line("coterie jobs peek mail").code == 1
+
+
+def test_a_body_of_other_kinds_is_read_as_json(shell: Shell) -> None:
+    """As a program put it."""
+    with SyncClient(shell.endpoint) as client:
+        client.tube("mail").put({"to": ["ann", "bö"]})
+    code, out, _ = run(*work(shell, "--count", "1", "--", "cat"))
+    assert (code, out) == (0, '{"to": ["ann", "bö"]}')
 
 
 def test_a_command_that_fails_gives_its_job_back_or_buries_it(shell: Shell) -> None:
