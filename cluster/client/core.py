@@ -364,7 +364,8 @@ class Call:
             path=self._request.path,
             headers=headers,
             body=self._body,
-            connect_ms=min(self._policy.connect_ms, timeout_ms),
+            # A little less: what has not even connected by then was surely not sent.
+            connect_ms=min(self._policy.connect_ms, max(1, timeout_ms * 9 // 10)),
             timeout_ms=timeout_ms,
         )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trustme
 from aiohttp import web
+from msgspec.structs import replace
 
 from cluster.client import aio
 from cluster.client.aio import Client, now_ms
@@ -157,7 +158,7 @@ async def test_a_waiter_gets_the_lock_when_it_is_passed_on() -> None:
 
 async def test_no_node_in_reach_is_definite() -> None:
     """Nothing was sent anywhere."""
-    async with Client(unused_endpoint(), policy=HURRIED, timeout_ms=50) as client:
+    async with Client(unused_endpoint(), policy=replace(HURRIED, attempts_max=3)) as client:
         with pytest.raises(Definite) as caught:
             await client.open_session(ttl_ms=9_000)
     assert caught.value.code == "unreachable"
@@ -191,7 +192,7 @@ async def test_a_node_that_never_answers_is_a_timeout() -> None:
             return None
 
         server.gate = gate
-        async with Client(server.endpoint, policy=HURRIED, timeout_ms=50) as client:
+        async with Client(server.endpoint, policy=HURRIED, timeout_ms=300) as client:
             with pytest.raises(Timeout):
                 await client.transfer("n2")
 
