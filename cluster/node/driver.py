@@ -222,6 +222,8 @@ class Driver:
 
     def _end_round(self) -> None:
         delay = self.node.end_round()
+        # Now, and not in the loop's next turn: it is what others wait for.
+        self.transport.flush()
         if delay <= 0:
             self.wake()
             return

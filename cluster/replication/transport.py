@@ -304,7 +304,7 @@ class Transport:
             self._unflushed.append(wire)
             if not self._flush_is_due:
                 self._flush_is_due = True
-                asyncio.get_running_loop().call_soon(self.flush)
+                asyncio.get_running_loop().call_soon(self._flush_later)
         wire.put(frame)
         stats = wire.stats
         stats.frames_out += 1
@@ -312,14 +312,16 @@ class Transport:
         return True
 
     def flush(self) -> None:
-        """Hand what was sent to the sockets now, for example before the loop is blocked by a sync.
-
-        Without it that happens in the next turn of the event loop.
+        """Hand what was sent to the sockets now: before the loop is blocked by a sync, and at the end
+        of a round. Without it that happens in the next turn of the event loop.
         """
-        self._flush_is_due = False
         wires, self._unflushed = self._unflushed, []
         for wire in wires:
             wire.flush()
+
+    def _flush_later(self) -> None:
+        self._flush_is_due = False
+        self.flush()
 
     # The listening side.
 
