@@ -43,8 +43,8 @@ unit: $(READY) ## the tests that need no processes of their own (ARGS="-k locks"
 	@$(BIN)/python -m pytest --numprocesses=2 --ignore=tests/integration $(ARGS) || $(NONE_CHOSEN)
 
 .PHONY: integration
-integration: $(READY) ## the tests of real processes: they mostly wait, so two files at a time
-	@$(BIN)/python -m pytest tests/integration --numprocesses=2 --dist=loadfile $(ARGS) || $(NONE_CHOSEN)
+integration: $(READY) ## the tests of real processes: they mostly wait, so three files at a time
+	@$(BIN)/python -m pytest tests/integration --numprocesses=3 --dist=loadfile $(ARGS) || $(NONE_CHOSEN)
 
 .PHONY: lint
 lint: $(READY) ## ruff: rules and format
