@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Self, TypeAlias
 import msgspec
 
 from cluster.client.durations import Length
-from cluster.client.keeping import Keeper, OnState, Scope
+from cluster.client.keeping import Keeper, OnState, Scope, call_safely
 from cluster.client.lease import Standing
 from cluster.errors import LockLost
 
@@ -183,13 +183,9 @@ class Held:
             return
         self._why_lost = why
         if self._on_state is not None:
-            try:
-                self._on_state("lost")
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is told
-                # The owner is cancelled all the same.
-                asyncio.get_running_loop().call_exception_handler(
-                    {"message": f"told that {self.name} is lost", "exception": error}
-                )
+            # The owner is cancelled, whatever it makes of it.
+            loop = asyncio.get_running_loop()
+            call_safely(loop, f"told that {self.name} is lost", self._on_state, "lost")
         if self._scope is not None:
             self._scope.fire(self.loss())
 

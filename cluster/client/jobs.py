@@ -31,7 +31,7 @@ import msgspec
 from cluster.client.core import Request, new_key, path_of, value_of
 from cluster.client.durations import Length, ms_of
 from cluster.client.held import Grant, Held
-from cluster.client.keeping import Keeper, OnState, Owner
+from cluster.client.keeping import Keeper, OnState, Owner, call_safely
 from cluster.client.lease import Lease
 from cluster.client.payloads import Payload, payload_in, payload_of
 from cluster.client.refusals import Withdrawn
@@ -499,10 +499,8 @@ class Worker:
                     await self._failed(job, error)
         except LockLost:
             if self._on_lost is not None:
-                try:
-                    self._on_lost(job)
-                except Exception as error:  # noqa: BLE001 - whatever it is, it is told
-                    self._say(job, error)
+                loop = asyncio.get_running_loop()
+                call_safely(loop, f"working on job {job.id}", self._on_lost, job)
         except CoterieError:
             # It could not be ended: its time gives it back.
             return

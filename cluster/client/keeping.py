@@ -34,6 +34,16 @@ OnState: TypeAlias = Callable[[Standing], object]
 Renew: TypeAlias = Callable[[Lease], Awaitable[Lease]]
 
 
+def call_safely(
+    loop: asyncio.AbstractEventLoop, about: str, callback: Callable[..., object], *told: object
+) -> None:
+    """Call what a program gave us; what it raises is told to its loop, and stops nothing of ours."""
+    try:
+        callback(*told)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+        loop.call_exception_handler({"message": about, "exception": error})
+
+
 class Owner:
     """For whom something is kept: a task, a thread, or this process as a whole.
 
@@ -297,13 +307,8 @@ class Keeper:
     def _tell(self, changed: Standing) -> None:
         self._moved.set()
         for listener in list(self._listeners.values()):
-            try:
-                listener(changed)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is told
-                # The next one has to hear of it all the same.
-                self.loop.call_exception_handler(
-                    {"message": f"told that {self.name} is {changed}", "exception": error}
-                )
+            # The next one has to hear of it, whatever this one makes of it.
+            call_safely(self.loop, f"told that {self.name} is {changed}", listener, changed)
 
     async def _renew_once(self, renew: Renew) -> None:
         lease = self._tenure.lease

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from cluster.client.core import Request, new_key, path_of
 from cluster.client.durations import Length, ms_of
+from cluster.client.keeping import call_safely
 from cluster.client.payloads import payload_in, payload_of
 from cluster.client.refusals import NotFound
 from cluster.client.session import GONE, Session
@@ -426,11 +427,6 @@ class Runner:
             return
 
     def _say(self, task: Task | None, error: Exception) -> None:
-        if self._on_error is None:
-            return
-        try:
-            self._on_error(task, error)
-        except Exception as raised:  # noqa: BLE001 - whatever it is, it is told
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": "telling of an error", "exception": raised}
-            )
+        if self._on_error is not None:
+            loop = asyncio.get_running_loop()
+            call_safely(loop, "telling of an error", self._on_error, task, error)

@@ -15,7 +15,6 @@ from cluster.client.aio import Client
 from cluster.client.core import Answer, Policy, Request
 from cluster.client.session import Session
 from cluster.client.sync.client import SyncClient
-from cluster.client.sync.portal import Portal
 from cluster.client.watching import Happening
 from cluster.errors import Timeout
 
@@ -166,8 +165,6 @@ class VirtualSyncClient(SyncClient):
     """A `SyncClient` whose time is passed by the test. Made by `VirtualCluster.sync_client`."""
 
     def __init__(self, way: Way, url: str, *, policy: Policy | None, timeout_ms: int):
-        super().__init__(url)
-        # Of the shell only: nothing was begun yet.
-        self._inner = VirtualClient(way, url, policy=policy, timeout_ms=timeout_ms)
-        self._portal = Portal(self._inner.close)
+        # In place of what a SyncClient makes: all of its words are those of the client inside.
+        self._wrap(VirtualClient(way, url, policy=policy, timeout_ms=timeout_ms))
         self.way = way

@@ -22,15 +22,14 @@ import warnings
 from collections import deque
 from collections.abc import Coroutine
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from cluster.cli import local
 from cluster.client.aio import Client, ClusterState
 from cluster.client.core import Policy
 from cluster.client.durations import Length, ms_of
 from cluster.client.sync.client import SyncClient
-from cluster.client.sync.portal import Portal
+from cluster.client.sync.portal import Closing, Portal
 from cluster.node.config import Address
 
 T = TypeVar("T")
@@ -47,7 +46,7 @@ LOOK_EVERY_S = 0.05
 CannotStart: TypeAlias = local.CannotStart
 
 
-class ProcessCluster:
+class ProcessCluster(Closing):
     """Nodes n1, n2, … in processes of their own. Use it as a context manager, or close it.
 
         with ProcessCluster(folder) as cluster, cluster.sync_client() as client:
@@ -84,17 +83,6 @@ class ProcessCluster:
             self._portal.close()
             self._claims.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the sync clients that are still open, and end all nodes. May be called again."""

@@ -21,14 +21,13 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from cluster.client.core import Policy
 from cluster.client.durations import Length, ms_of
 from cluster.client.keeping import Keeper, keepers_of
 from cluster.client.session import Session
-from cluster.client.sync.portal import Portal
+from cluster.client.sync.portal import Closing, Portal
 from cluster.gateway.server import NATIVE_ROUTES, Gateway, GatewaySettings
 from cluster.machine.commands import Command
 from cluster.machine.commands.jobs import TouchJob
@@ -52,7 +51,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 
 
-class VirtualCluster:
+class VirtualCluster(Closing):
     """One node and its clients. Use it as a context manager, or close it.
 
         with VirtualCluster() as coterie, coterie.sync_client() as client:
@@ -86,17 +85,6 @@ class VirtualCluster:
         except BaseException:
             self._portal.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the sync clients that are still open, then the node. May be called again."""

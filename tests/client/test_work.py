@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cluster.client import aio
-from cluster.client.aio import Client
+from cluster.client.aio import Client, now_ms
 from cluster.client.core import Answer, Request
 from cluster.client.elections import Candidacy
 from cluster.client.jobs import Job
@@ -419,10 +419,15 @@ class Delayed(Client):
     """A client whose requests to some paths wait, once they were answered or before they go."""
 
     def __init__(self, endpoint: str, ending: str, *, is_before: bool = False):
-        super().__init__(endpoint)
+        super().__init__(endpoint, clock=self.later)
+        self.skipped_ms = 0
         self.ending = ending
         self.is_before = is_before
         self.reached, self.may_go_on = asyncio.Event(), asyncio.Event()
+
+    def later(self) -> int:
+        """Its clock: `skipped_ms` later than the place has it."""
+        return now_ms() + self.skipped_ms
 
     async def call(self, request: Request, **patience: Any) -> Answer:
         if not request.path.endswith(self.ending):
@@ -464,7 +469,7 @@ async def test_a_reserve_that_is_cancelled_while_it_looks_gives_back(place: Plac
                 return bool((await other.tube("t").show())["waiting"])
 
             await until(waits)
-            await asyncio.sleep(0.3)
+            client.skipped_ms = 300
             await other.tube("t").put("x", ttr="1s")
             place.flows = False
             await client.reached.wait()

@@ -9,8 +9,7 @@ import ssl
 import threading
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, TypeVar
 
 from cluster.client.aio import Client, ClusterState, LockState, now_ms
 from cluster.client.core import DEFAULT_ENDPOINTS, Answer, Policy, Request
@@ -25,7 +24,7 @@ from cluster.client.sync.lines import (
     SyncRoom,
     SyncSemaphore,
 )
-from cluster.client.sync.portal import Portal
+from cluster.client.sync.portal import Closing, Portal
 from cluster.client.sync.work import (
     SyncJob,
     SyncPool,
@@ -40,7 +39,7 @@ from cluster.client.watching import Happening
 T = TypeVar("T")
 
 
-class SyncClient:
+class SyncClient(Closing):
     """A way to one cluster. Use it as a context manager, or close it.
 
     Args:
@@ -60,19 +59,11 @@ class SyncClient:
         clock: Callable[[], int] = now_ms,
         tls: ssl.SSLContext | str | Path | None = None,
     ):
-        self._inner = Client(endpoints, policy=policy, timeout_ms=timeout_ms, clock=clock, tls=tls)
-        self._portal = Portal(self._inner.close)
+        self._wrap(Client(endpoints, policy=policy, timeout_ms=timeout_ms, clock=clock, tls=tls))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+    def _wrap(self, inner: Client) -> None:
+        self._inner = inner
+        self._portal = Portal(inner.close)
 
     def close(self) -> None:
         """Close the sessions that `session` made, the connections and the background thread."""

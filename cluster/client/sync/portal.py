@@ -15,7 +15,8 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from concurrent.futures import CancelledError
-from typing import Any, TypeAlias, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -78,6 +79,25 @@ class _Running:
 
 
 _RUNNING: weakref.WeakSet[_Running] = weakref.WeakSet()
+
+
+class Closing:
+    """What is closed at the end of a `with`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it. May be called again."""
+        raise NotImplementedError
 
 
 class Portal:
