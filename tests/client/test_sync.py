@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import contextlib
 import gc
@@ -184,8 +185,13 @@ async def test_a_callback_cannot_wait_for_its_own_thread(place: Place) -> None:
     assert "it would wait for itself" in raised[0]
 
 
-def test_an_interrupt_cancels_what_is_run() -> None:
-    """A real signal, in the main thread."""
+@pytest.mark.parametrize("wakes", [True, False], ids=["while it waits", "just before it waits"])
+def test_an_interrupt_cancels_what_is_run(wakes: bool) -> None:
+    """A real signal, in the main thread.
+
+    One that comes between the interpreter's last look for signals and its wait for a lock wakes
+    nobody up. `interrupt_main` is just that: noted, and nothing woken.
+    """
     portal = Portal()
     began, ended = threading.Event(), threading.Event()
 
@@ -203,7 +209,10 @@ def test_an_interrupt_cancels_what_is_run() -> None:
         # Once it waits; before that, an interrupt is of nothing that is run.
         while sys._current_frames()[main].f_code.co_name != "wait":
             pass
-        signal.pthread_kill(main, signal.SIGINT)
+        if wakes:
+            signal.pthread_kill(main, signal.SIGINT)
+        else:
+            _thread.interrupt_main()
 
     interrupting = threading.Thread(target=interrupt)
     interrupting.start()
@@ -211,6 +220,18 @@ def test_an_interrupt_cancels_what_is_run() -> None:
         portal.run(run())
     assert ended.wait(30)
     interrupting.join()
+    portal.close()
+
+
+def test_a_timeout_of_what_is_run_is_its_own() -> None:
+    """The portal looks for signals while it waits, and takes no error for the end of a look."""
+    portal = Portal()
+
+    async def run() -> None:
+        raise TimeoutError("of its own")
+
+    with pytest.raises(TimeoutError, match="of its own"):
+        portal.run(run())
     portal.close()
 
 

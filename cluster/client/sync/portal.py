@@ -25,6 +25,9 @@ AtEnd: TypeAlias = Callable[[], Coroutine[Any, Any, object]]
 # How long the end of the program waits for all portals that nobody closed.
 EXIT_S = 1.0
 
+# A signal that comes just before a thread waits for a lock does not wake it: so often it looks.
+LOOK_EVERY_S = 0.5
+
 # Loops of the process we are a fork of: closing them would touch what we share with it.
 _PARENTS: list[object] = []
 
@@ -132,6 +135,9 @@ class Portal:
             doing.close()
             raise
         try:
+            while not future.done():
+                with contextlib.suppress(TimeoutError):
+                    future.exception(LOOK_EVERY_S)
             return future.result()
         except CancelledError:
             raise RuntimeError("the client was closed meanwhile") from None
