@@ -181,6 +181,24 @@ def test_a_lock_that_the_session_comes_by_otherwise_lets_the_rest_go() -> None:
     assert lined(drive, "a") == [bob]
 
 
+def test_places_that_are_served_together_are_in_order_of_arrival_after_a_load_too() -> None:
+    """Whatever their locks are called: the tokens would differ between nodes."""
+    drive = Drive()
+    ann, bob, cid = drive.open(1000, 1000, 1000)
+    drive.ask(AcquireLock(ann, "m"), AcquireLock(bob, "m", wait_ms=900))
+    drive.ask(AcquireLocks(cid, both("m", "z"), wait_ms=900))
+    drive.ask(AcquireLocks(cid, both("a", "m"), wait_ms=900))
+    drive.ask(AcquireLock(cid, "m", priority=-1, wait_ms=900))
+    for one in (Drive(Machine.load(drive.machine.dump())), drive):
+        one.seqs = dict(drive.seqs)
+        assert one.ask(ReleaseLock(ann, "m", 4)) == [
+            Released("m"),
+            Granted("m", cid, 6, False),
+            GrantedMany((("m", 6, False), ("z", 7, False)), cid),
+            GrantedMany((("a", 8, False), ("m", 6, False)), cid),
+        ]
+
+
 def test_what_the_session_waited_for_alone_it_may_come_by_among_several() -> None:
     """Both waits are told the same token."""
     drive = Drive()

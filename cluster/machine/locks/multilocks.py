@@ -18,6 +18,7 @@ Source: Havender (1968): no hold and wait, no deadlock; Courtois et al. (readers
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import attrgetter
 
 from cluster.machine import limits
 from cluster.machine.commands.base import Command, RequestId
@@ -290,22 +291,26 @@ class MultiLocks:
 
     def _load(self, records: Iterable[_MultiRecord], restoring: Restoring) -> None:
         book = self._book
+        places: list[MultiPlace] = []
         for record in records:
             wants = tuple(zip(record.names, record.shared, strict=False))
             must(len(record.names) == len(record.shared) > 0, "a place has no locks or modes")
             must(wants == _merged(wants), "the locks of a place are not in order of name")
-            must(
-                wants not in self._standing.get(record.session, {}),
-                "a session waits for the same locks twice",
-            )
             lines = tuple(
                 (name, shared, book.by_name.get(name) or book.new(name)) for name, shared in wants
             )
             place = MultiPlace(
                 lines, record.session, record.priority, record.arrival, record.since_ms
             )
-            self._enter(place)
+            places.append(place)
             restoring.stand(place)
+        # They entered in order of arrival, and those of a session are served in that order.
+        for place in sorted(places, key=attrgetter("arrival")):
+            must(
+                place.wants not in self._standing.get(place.session, {}),
+                "a session waits for the same locks twice",
+            )
+            self._enter(place)
 
 
 def not_released(
