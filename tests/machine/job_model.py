@@ -526,8 +526,8 @@ class JobModel(Naive):
             self.remove(job)
             return JobDeleted(job.id, job.tube)
         if isinstance(command, TouchJob):
-            job.until_ms = self.time_ms + job.ttr_ms
-            return Touched(job.id, job.tube, job.ttr_ms)
+            job.until_ms = max(job.until_ms, self.time_ms + job.ttr_ms)
+            return Touched(job.id, job.tube, job.until_ms - self.time_ms)
         if isinstance(command, (ReleaseJob, BuryJob)) and command.priority is not None:
             job.priority = command.priority
         if isinstance(command, ReleaseJob):

@@ -865,6 +865,20 @@ class TestJobsOfOthers:
         drive.at(7_000)
         assert (seen(drive, 2).state, seen(drive, 2).timeouts) == ("ready", 1)
 
+    def test_a_touch_takes_no_time_away(self) -> None:
+        """A delivery that lasts longer than the TTR still does, on a loaded machine too."""
+        drive = Drive()
+        drive.ask(put(ttr_ms=1_000), now_ms=0)
+        (job,) = taken(drive, hold_ms=5_000)
+        assert drive.one(TouchJob(1, job.token), now_ms=100) == Touched(1, "mail", 4_900)
+        for machine in (drive.machine, Machine.load(drive.machine.dump())):
+            assert machine.next_deadline_ms() == 5_000
+        assert drive.one(TouchJob(1, job.token), now_ms=4_900) == Touched(1, "mail", 1_000)
+        drive.at(5_899)
+        assert seen(drive, 1).state == "reserved"
+        drive.at(5_900)
+        assert seen(drive, 1).state == "ready"
+
     def test_what_was_due_before_it_was_put_goes_first(self) -> None:
         """Also before the beginning of cluster time; among those that stand by due time."""
         drive = Drive()

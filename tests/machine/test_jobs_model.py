@@ -103,7 +103,7 @@ class Walk:
         session = rng.choice(self.sessions) if rng.random() < 0.5 else None
         if dice < 0.62:
             tubes = tuple(rng.choices(TUBES, k=rng.choice((1, 1, 2, 3))))
-            limit, hold_ms = rng.choice((1, 1, 1, 2, 4)), rng.choice((None, None, 1, 25))
+            limit, hold_ms = rng.choice((1, 1, 1, 2, 4)), rng.choice((None, None, 1, 90, 1500))
             return ReserveJobs(tubes, session, limit, rng.choice(WAITS_MS), hold_ms)
         job, token = rng.choice(self.held[-6:])
         if rng.random() < 0.1:

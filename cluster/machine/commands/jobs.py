@@ -122,7 +122,10 @@ class BuryJob(Command, frozen=True, tag=85):
 
 
 class TouchJob(Command, frozen=True, tag=86):
-    """Let a reservation last for its whole TTR again, counted from the time of this entry."""
+    """Let a reservation last for its whole TTR again, counted from the time of this entry.
+
+    One that was given for longer than that is not cut short.
+    """
 
     job: JobId
     token: Count

@@ -254,14 +254,18 @@ class Jobs:
         return self._moved(job)
 
     def touch(self, command: TouchJob, _: RequestId) -> Touched | Refusal:
-        """Start the TTR of a reservation anew."""
+        """Let a reservation last for a whole TTR from now; one that lasts longer anyhow still does.
+
+        A deadline may only be moved to a later time: see `Deadlines.arm`.
+        """
         refusal = self._not_held_now(command)
         if refusal is not None:
             return refusal
         job = self.stock.jobs[command.job]
-        assert job.hold is not None
-        job.hold.deadline_ms = self._core.now_ms + job.ttr_ms
-        return Touched(job.id, job.tube.name, job.ttr_ms)
+        hold, now_ms = job.hold, self._core.now_ms
+        assert hold is not None
+        hold.deadline_ms = max(hold.deadline_ms, now_ms + job.ttr_ms)
+        return Touched(job.id, job.tube.name, hold.deadline_ms - now_ms)
 
     def give_back(self, command: ReturnJob, _: RequestId) -> JobMoved | Refusal:
         """Undo a reservation, as its client never heard of it."""
