@@ -26,6 +26,7 @@ from cluster.machine.commands import (
     RequestId,
 )
 from cluster.machine.commands.several import LARGE_ANSWERS, Several
+from cluster.machine.commands.tickets import LockResource, UnlockResource
 from cluster.machine.machine import Machine
 from cluster.machine.outcome import Answer, Batched, Opened, Queued, SessionExpired
 from cluster.wire import commands as wire
@@ -114,7 +115,8 @@ class AllWalk:
         dice = rng.random()
         command: Command
         if dice < 0.06 or not self.sessions:
-            command = OpenSession("s", rng.choice((60, 300, 800, 800)))
+            sweep_ms = rng.choice((0, 0, 0, 100))
+            command = OpenSession("s", rng.choice((60, 300, 800, 800)), sweep_ms=sweep_ms)
         elif dice < 0.14:
             command = KeepAlive(rng.choice(self.sessions))
         elif dice < 0.16:
@@ -133,7 +135,11 @@ class AllWalk:
         """What one of the walks draws."""
         while True:
             number = self.rng.randrange(len(self.others) + 2)
-            if number == 0:
+            if self.rng.random() < 0.03:
+                # As only the front of ticketd asks.
+                kind = self.rng.choice((LockResource, UnlockResource))
+                command = kind(self.rng.choice(self.sessions), self.rng.choice(("bolt", "seats")))
+            elif number == 0:
                 command = self.locks.command(Asker("n1"))
             elif number == 1:
                 command = self.tasks.command(machine)

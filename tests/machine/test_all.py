@@ -111,8 +111,11 @@ class Laws:
                 self.waiting.discard(answer.request)
 
     def of_ended_sessions(self, records: Tables, ended: set[str]) -> None:
-        """A session that has ended has left nothing anywhere."""
+        """A session that has ended has left nothing anywhere but what the next sweep takes."""
         for kind, rows in records.items():
+            if kind == "tickets":
+                is_orphan = -1
+                rows = [row for row in rows if not row[is_orphan]]
             if kind not in MEMORY:
                 left = ended.intersection(texts(rows))
                 assert not left, f"{kind} still know of {left}"
@@ -182,7 +185,7 @@ def test_the_laws_hold_whatever_is_asked(number: int, seed: int) -> None:
 
 @pytest.mark.parametrize("number", range(WALKS // 2))
 def test_a_machine_from_a_snapshot_goes_on_as_the_other(number: int, seed: int) -> None:
-    """The same answers and the same digests, and in the end the same state."""
+    """The same answers, events and digests, and in the end the same state."""
     walk, machine = walk_of(seed, number), Machine()
     copy: Machine | None = None
     for index in range(1, ENTRIES + 1):
@@ -194,6 +197,7 @@ def test_a_machine_from_a_snapshot_goes_on_as_the_other(number: int, seed: int) 
         answers = machine.apply(index, entry)
         assert copy.apply(index, entry) == answers
         assert copy.digest == machine.digest
+        assert list(copy.history.after(index - 1)) == list(machine.history.after(index - 1))
         assert copy.next_deadline_ms() == machine.next_deadline_ms()
         assert copy.next_wall_ms() == machine.next_wall_ms()
         assert copy.counts() == machine.counts()

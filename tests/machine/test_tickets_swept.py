@@ -166,6 +166,20 @@ def test_without_a_sweep_everything_goes_at_once() -> None:
     assert drive.machine.tickets.info("l", 0) is None
 
 
+def test_a_sweep_tells_of_tickets_in_their_order_after_a_load_too() -> None:
+    """Whichever of their issuers was closed first: watchers are told the same by every node."""
+    drive = Drive()
+    first, second = opened(drive), opened(drive)
+    drive.ask(IssueTicket(first, "r", "a"), IssueTicket(second, "r", "b"))
+    (native,) = drive.open(100_000)
+    drive.ask(ClaimTicket(native, "r", ticket="a"), ClaimTicket(native, "r", ticket="b"))
+    drive.ask(CloseSession(second), CloseSession(first))
+    for one in (Drive(Machine.load(drive.machine.dump())), drive):
+        one.at(SWEEP_MS)
+        ((_, events),) = one.machine.history.after(one.machine.index - 1)
+        assert [dict(event.more)["ticket"] for event in events] == ["a", "b"]
+
+
 # The walk.
 
 

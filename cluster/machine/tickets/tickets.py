@@ -572,7 +572,8 @@ class Tickets:
 
     def _swept(self, resource: Resource) -> None:
         """Take away what is nobody's, and the resource with it if nothing is left."""
-        orphans = list(resource.orphans.values())
+        # In order of issue, not of becoming orphans: a snapshot does not tell that one.
+        orphans = sorted(resource.orphans.values(), key=by_order)
         for ticket in orphans:
             self._drop(resource.name, resource, ticket, by=ticket.issuer)
         if not orphans:
