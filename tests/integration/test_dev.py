@@ -51,27 +51,32 @@ def endpoints_of(cluster: LocalCluster) -> str:
 async def lines_until(process: asyncio.subprocess.Process, word: str) -> list[str]:
     """What a process writes up to the line with this word."""
     assert process.stdout is not None
+    assert process.stderr is not None
     lines: list[str] = []
     async with asyncio.timeout(READY_WITHIN_S):
         while not lines or word not in lines[-1]:
             line = await process.stdout.readline()
-            assert line, f"it ended without {word!r}: {lines}"
+            if not line:
+                why = (await process.stderr.read()).decode()
+                pytest.fail(f"it ended without {word!r}: {lines} {why}")
             lines.append(line.decode().rstrip())
     return lines
 
 
-def free_bases(count: int = 3) -> tuple[int, int]:
-    """Two ports from which on so many are free.
+def free_base() -> int:
+    """A port from which on a hundred are free, for a cluster with all its fronts.
 
     Below the range from which the kernel takes the ports of outgoing connections: one of those
-    would sit on the port of a node while it is down, and it could not come back.
+    would sit on the port of a node while it is down, and it could not come back. Several runs of
+    the tests on one machine begin to look at different places.
     """
-    bases = [
+    blocks = range(12_000, 20_000, 100)
+    first = os.getpid() % len(blocks)
+    return next(
         base
-        for base in range(12_000, 20_000, 10)
-        if all(_is_free(base + number) for number in range(count))
-    ]
-    return bases[0], bases[1]
+        for base in (*blocks[first:], *blocks[:first])
+        if all(_is_free(base + number) for number in range(100))
+    )
 
 
 def _is_free(port: int) -> bool:
@@ -84,10 +89,10 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def dev_arguments(folder: Path, http_base: int, peer_base: int) -> tuple[str, ...]:
-    """Arguments of `coterie dev`."""
-    bases = ("--http-base", str(http_base), "--peer-base", str(peer_base))
-    return ("dev", "--data", str(folder), *bases)
+def dev_arguments(folder: Path, base: int) -> tuple[str, ...]:
+    """Arguments of `coterie dev`: the HTTP API from this port on, peers and fronts behind it."""
+    parts = (("--http-base", base), ("--peer-base", base + 10), ("--front-base", base + 20))
+    return ("dev", "--data", str(folder), *(str(word) for part in parts for word in part))
 
 
 def children_of(pid: int) -> list[int]:
@@ -108,12 +113,12 @@ class TestDev:
 
     async def test_it_starts_again_with_its_data(self, tmp_path: Path) -> None:
         """URLs and lines to try are printed; the lines work, and their lock survives a restart."""
-        http_base, peer_base = free_bases()
-        given = dev_arguments(tmp_path / "data", http_base, peer_base)
+        base = free_base()
+        given = dev_arguments(tmp_path / "data", base)
         async with coterie(*given) as process:
             shown = "\n".join(await lines_until(process, "Ctrl-C"))
             for number in range(3):
-                assert f"http://127.0.0.1:{http_base + number}" in shown
+                assert f"http://127.0.0.1:{base + number}" in shown
             tries = [line.strip() for line in shown.splitlines() if "curl" in line]
             assert len(tries) == 3
             answers = await in_shell("\n".join(tries))
@@ -124,7 +129,7 @@ class TestDev:
 
         async with coterie(*given) as process:
             await lines_until(process, "Ctrl-C")
-            async with Client(f"127.0.0.1:{http_base}") as client:
+            async with Client(f"127.0.0.1:{base}") as client:
                 holder = (await client.lock("orders")).holders[0]
             process.send_signal(signal.SIGTERM)
             assert await process.wait() == 0
@@ -134,10 +139,10 @@ class TestDev:
         self, tmp_path: Path
     ) -> None:
         """By the command that is shown; the others go on meanwhile."""
-        http_base, peer_base = free_bases()
-        async with coterie(*dev_arguments(tmp_path / "data", http_base, peer_base)) as process:
+        base = free_base()
+        async with coterie(*dev_arguments(tmp_path / "data", base)) as process:
             await lines_until(process, "Ctrl-C")
-            endpoints = [f"127.0.0.1:{http_base + number}" for number in range(3)]
+            endpoints = [f"127.0.0.1:{base + number}" for number in range(3)]
             async with Client(endpoints) as client:
                 leader = (await client.cluster()).leader
                 victim = children_of(process.pid)[int(str(leader)[1:]) - 1]
@@ -158,8 +163,8 @@ class TestDev:
 
     async def test_its_nodes_do_not_outlive_it(self, tmp_path: Path) -> None:
         """Not even when it is killed."""
-        http_base, peer_base = free_bases()
-        async with coterie(*dev_arguments(tmp_path / "data", http_base, peer_base)) as process:
+        base = free_base()
+        async with coterie(*dev_arguments(tmp_path / "data", base)) as process:
             await lines_until(process, "Ctrl-C")
             children = children_of(process.pid)
             assert len(children) == 3
@@ -172,7 +177,7 @@ class TestDev:
             taken.bind((HOST, 0))
             taken.listen()
             port = taken.getsockname()[1]
-            given = dev_arguments(tmp_path / "data", port, port + 10)
+            given = dev_arguments(tmp_path / "data", port)
             code, _, err = await finish(*given)
         assert code == 1
         assert f"127.0.0.1:{port} cannot be listened on" in err
