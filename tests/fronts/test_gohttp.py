@@ -204,6 +204,56 @@ async def test_a_form_wins_over_the_query_and_parts_lose_to_it() -> None:
     assert form == {"a": ["query", "part"], "c": ["only part"]}
 
 
+def _part(*head: str, data: str = "1") -> str:
+    return "--X\r\n" + "".join(f"{line}\r\n" for line in head) + f"\r\n{data}\r\n"
+
+
+_NAMED = 'Content-Disposition: form-data; name="a"'
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "found"),
+    [
+        ("", _part(_NAMED, data="x\r\n--Y") + "--X--", {"a": ["x\r\n--Y"]}),
+        ("", "before\r\n" + _part(_NAMED.swapcase()) + "--X--after", {"A": ["1"]}),
+        ("", _part("A: b", f"{_NAMED} ; x=y;") + _part(_NAMED) + "--X--", {"a": ["1", "1"]}),
+        ("", _part('Content-Disposition: form-data; name="a\\"\\c"') + "--X--", {'a"\\c': ["1"]}),
+        (
+            "",
+            _part(_NAMED, "Content-Transfer-Encoding: quoted-printable", data="=41") + "--X--",
+            {"a": ["A"]},
+        ),
+        ("", _part(f'{_NAMED}; filename="f"') + "--X--", {}),
+        ("", _part('Content-Disposition: attachment; name="a"') + "--X--", {}),
+        ("", _part(f"{_NAMED}; name=b") + "--X--", {}),
+        ("", _part("Content-Disposition: form-data; name*0*") + "--X--", {}),
+        ("", _part("Content-Disposition: form-data; " + "(" * 9_000) + "--X--", {}),
+        ("", _part() + "--X--", {}),
+        ("", _part(_NAMED), {}),
+        ("", "--X\r\n--X--", {}),
+        ("", "", {}),
+        ("; x*0*", _part(_NAMED) + "--X--", {}),
+        ("; x=" + "a," * 500_000, _part(_NAMED) + "--X--", {"a": ["1"]}),
+        ("", _part(_NAMED) * 1_000 + "--X--", {"a": ["1"] * 1_000}),
+        ("", _part(_NAMED) * 1_001 + "--X--", {}),
+        ("", "--X\r\n\r\n\r\n" * 100_000 + "--X--", {}),
+    ],
+)
+def test_forms_in_parts_are_read_as_go_reads_them(
+    kind: str, body: str, found: dict[str, list[str]]
+) -> None:
+    """Whatever is no form is none as a whole, however large it is."""
+    assert queries.parse_multipart(f"multipart/form-data; boundary=X{kind}", body.encode()) == found
+
+
+@given(st.text(), st.binary())
+def test_any_bytes_are_a_form_or_none(kind: str, body: bytes) -> None:
+    """Nothing is raised."""
+    queries.parse_multipart(
+        f"multipart/form-data; boundary=X{kind}", b"--X\r\n" + body + b"\r\n--X--"
+    )
+
+
 # JSON.
 
 

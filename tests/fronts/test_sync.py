@@ -176,6 +176,16 @@ class TestNew:
         fifo = await made(api, f"?allow_overrides={text}")
         assert info(api, fifo).allow_overrides is allowed
 
+    @pytest.mark.parametrize("head", ["name*0*", "(" * 9_000])
+    async def test_a_form_that_is_none_is_as_good_as_none(self, api: Asker, head: str) -> None:
+        """Its query counts, as for Go's handlers."""
+        form = f"--X\r\nContent-Disposition: form-data; {head}\r\n\r\n1s\r\n--X--"
+        headers = {"Content-Type": "multipart/form-data; boundary=X"}
+        path = "/fifo/new?wait_timeout=2s"
+        assert (await api.call("POST", path, data=form, headers=headers)).status == 200
+        (fifo,) = api.node.machine.fifos
+        assert fifo.wait_timeout_ms == 2_000
+
     async def test_a_form_wins_over_the_query(self, api: Asker) -> None:
         """As FormValue looks."""
         data = {"wait_timeout": "7s", "allow_overrides": "true"}

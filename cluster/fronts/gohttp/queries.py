@@ -5,14 +5,19 @@ RULE: texts in, values out, no I/O. Bytes that are no UTF-8 travel as Python's s
 
 from __future__ import annotations
 
-import email.parser
-import email.policy
+import binascii
 import re
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _ATOI = re.compile(r"[+-]?[0-9]+")
+
+# A parameter of a header, as package mime reads it: a word or a text in quotes.
+_PARAMETER = re.compile(
+    r'[ \t]*;[ \t]*([^ \t;="]++)=(?:"((?:[^"\\]++|\\.)*+)"|([^ \t;="]++))[ \t]*'
+)
+_ESCAPED = re.compile(r'\\([()<>@,;:\\"/\[\]?=])')
 
 # net/url, shouldEscape and validEncoded of a path.
 _UNRESERVED = "A-Za-z0-9\\-_.~"
@@ -24,6 +29,9 @@ INT_MIN: Final = -(2**63)
 
 PAIRS_MAX: Final = 10_000
 """Of one query; the rest is not looked at."""
+
+PARTS_MAX: Final = 1_000
+"""Of one form, as Go has it; one with more is none."""
 
 
 class BadEscape(ValueError):
@@ -110,25 +118,58 @@ def atoi(text: str) -> int | None:
 
 def is_form(content_type: str) -> bool:
     """It says that the body is a form like a query."""
-    return content_type.partition(";")[0].strip().lower() == "application/x-www-form-urlencoded"
+    return _is_of(content_type, "application/x-www-form-urlencoded")
 
 
 def is_multipart(content_type: str) -> bool:
     """It says that the body is a form in parts."""
-    return content_type.partition(";")[0].strip().lower() == "multipart/form-data"
+    return _is_of(content_type, "multipart/form-data")
 
 
 def parse_multipart(content_type: str, body: bytes) -> dict[str, list[str]]:
-    """The values of a form in parts; files are left out."""
-    head = f"Content-Type: {content_type}\r\n\r\n".encode("utf-8", "replace")
-    message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + body)
+    """The values of a form in parts; files are left out, and so is all of a form that is none."""
+    boundary = _parameters(content_type).get("boundary", "").encode("utf-8", "surrogateescape")
+    if not boundary:
+        return {}
+    # What stands before the first boundary is nobody's; each takes the line end before it.
+    _, *parts = (b"\r\n" + body).split(b"\r\n--" + boundary, PARTS_MAX + 1)
     found: dict[str, list[str]] = {}
-    if not message.is_multipart():
-        return found
-    for part in message.iter_parts():
-        name = part.get_param("name", header="content-disposition")
-        if isinstance(name, str) and part.get_filename() is None:
-            data = part.get_payload(decode=True)
-            if isinstance(data, bytes):
-                found.setdefault(name, []).append(data.decode("utf-8", "surrogateescape"))
+    for part in parts:
+        if part.startswith(b"--"):
+            return found
+        head, blank, data = part.partition(b"\r\n\r\n")
+        blanks, *lines = head.split(b"\r\n")
+        if not blank or blanks.strip(b" \t"):
+            break
+        headers: dict[str, str] = {}
+        for line in reversed(lines):
+            name, _, value = line.decode("utf-8", "surrogateescape").partition(":")
+            headers[name.lower()] = value.strip()
+        kind = headers.get("content-disposition", "")
+        told = _parameters(kind) if _is_of(kind, "form-data") else {}
+        if not told.get("name") or told.get("filename"):
+            continue
+        if headers.get("content-transfer-encoding", "").lower() == "quoted-printable":
+            data = binascii.a2b_qp(data)
+        found.setdefault(told["name"], []).append(data.decode("utf-8", "surrogateescape"))
+    return {}
+
+
+def _is_of(header: str, kind: str) -> bool:
+    """What a header says before its parameters."""
+    return header.partition(";")[0].strip().lower() == kind
+
+
+def _parameters(header: str) -> dict[str, str]:
+    """What a header says behind its first word; nothing where that is not well written."""
+    header = header.rstrip("; \t")
+    at = header.find(";")
+    found: dict[str, str] = {}
+    while 0 <= at < len(header):
+        one = _PARAMETER.match(header, at)
+        if one is None or one[1].lower() in found:
+            return {}
+        value = one[3] if one[2] is None else _ESCAPED.sub(r"\1", one[2])
+        found[one[1].lower()] = value
+        at = one.end()
     return found
