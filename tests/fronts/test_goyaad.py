@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cluster.errors import ConnectionLost, NoLeader, Overloaded, ShuttingDown, Timeout
 from cluster.fronts.desk import Desk
 from cluster.fronts.front import Surroundings
-from cluster.fronts.gob.encoder import Encoder
+from cluster.fronts.gob.encoder import Encoder, integer, unsigned
 from cluster.fronts.gob.kinds import BYTES, INT, STRING, UINT, Kind, Slice, Struct
 from cluster.fronts.goyaad import front as goyaad
 from cluster.fronts.goyaad import names
@@ -695,6 +695,25 @@ async def test_requests_that_are_wrong(
     client = await place.client()
     assert await refused(client.send(method, kind, argument)) == error
     assert await client.ping() == "pong"
+
+
+async def test_a_type_beyond_all_telling_is_told_in_part(place: Place) -> None:
+    """A thousand fields of a thousand fields of a thousand: its name would fill all memory."""
+    sent = Encoder().encode(REQUEST, {"ServiceMethod": "RPCServer.Ping"})
+    for number in (72, 71, 70):
+        field = b"\x01\x01a\x01" + integer(number + 1) + b"\x00"
+        fields = b"\x01" + unsigned(1_000) + field * 1_000 + b"\x00"
+        common = b"\x01\x02" + integer(number) + b"\x00"
+        definition = integer(-number) + b"\x03" + common + fields + b"\x00"
+        sent += unsigned(len(definition)) + definition
+    value = integer(70) + b"\x00"
+    reader, writer = await asyncio.open_connection(*place.front.addresses[0])
+    writer.write(sent + unsigned(len(value)) + value)
+    writer.write_eof()
+    told = await reader.read()
+    writer.close()
+    assert b"decoding into local type *int8, received remote type struct { a struct { a " in told
+    assert len(told) < 2_000
 
 
 async def test_fields_that_nobody_knows_are_skipped(place: Place) -> None:

@@ -11,7 +11,7 @@ encoded by itself (a time, for instance) is its bytes.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -38,6 +38,9 @@ VALUES_MAX: Final = 100_000
 DEFINITIONS_MAX: Final = 1_000
 DEFINITION_BYTES_MAX: Final = 256 * 1024
 """Of all definitions of a stream together."""
+
+NAME_LENGTH_MAX: Final = 1_000
+"""Of a type that is told by what it is made of."""
 
 _UINT_BYTES_MAX = 8
 
@@ -144,30 +147,38 @@ class Decoder:
         return self._types.get(type_id)
 
     def name_of(self, type_id: int) -> str:
-        """A type as Go names it in its errors."""
-        for basic in BASICS:
-            if basic.id == type_id:
-                return basic.go
-        return self._spelled(type_id, 0)
+        """A type as Go names it in its errors; what goes on for too long is cut off."""
+        name = ""
+        for part in self._spelled(type_id, 0):
+            name += part
+            if len(name) > NAME_LENGTH_MAX:
+                return f"{name[:NAME_LENGTH_MAX]}..."
+        return name
 
-    def _spelled(self, type_id: int, depth: int) -> str:
+    def _spelled(self, type_id: int, depth: int) -> Iterator[str]:
+        # Bit by bit: types within types may be more than could ever be written down.
         defined = self._types.get(type_id)
         if defined is None:
-            return next((basic.go for basic in BASICS if basic.id == type_id), "unknown type")
-        if defined.name or depth > 2:
-            return defined.name
-        if isinstance(defined, StructType):
-            fields = "".join(
-                f"{name} {self._spelled(number, depth + 1)}; " for name, number in defined.fields
-            )
-            return f"struct {{ {fields}}}"
-        if isinstance(defined, ListType):
-            size = "" if defined.length is None else str(defined.length)
-            return f"[{size}]{self._spelled(defined.elem, depth + 1)}"
-        if isinstance(defined, MapType):
-            key, elem = (self._spelled(part, depth + 1) for part in (defined.key, defined.elem))
-            return f"map[{key}]{elem}"
-        return "GobEncoder"
+            yield next((basic.go for basic in BASICS if basic.id == type_id), "unknown type")
+        elif defined.name or depth > 2:
+            yield defined.name
+        elif isinstance(defined, StructType):
+            yield "struct { "
+            for name, number in defined.fields:
+                yield f"{name} "
+                yield from self._spelled(number, depth + 1)
+                yield "; "
+            yield "}"
+        elif isinstance(defined, ListType):
+            yield "[]" if defined.length is None else f"[{defined.length}]"
+            yield from self._spelled(defined.elem, depth + 1)
+        elif isinstance(defined, MapType):
+            yield "map["
+            yield from self._spelled(defined.key, depth + 1)
+            yield "]"
+            yield from self._spelled(defined.elem, depth + 1)
+        else:
+            yield "GobEncoder"
 
     # Definitions.
 
