@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from cluster.errors import NoLeader, ShuttingDown, Timeout
 from cluster.fronts.beanstalkd.connection import SAFETY_MARGIN_MS
 from cluster.fronts.beanstalkd.server import Beanstalkd
+from cluster.fronts.desk import Desk
 from cluster.fronts.leases import TTL_MS
 from cluster.machine import limits
 from cluster.machine.commands import KeepAliveMany, Several
@@ -597,6 +599,26 @@ class TestServer:
         await one.ask("list-tubes")
         node.fail_with = Timeout("late")
         assert await one.ask("put 0 0 1 1", "x") == ""
+
+    @pytest.mark.parametrize(
+        ("line", "reply"),
+        [("delete 1", "DELETED"), ("release 1 0 0", "RELEASED"), ("bury 1 0", "BURIED")],
+    )
+    async def test_what_did_not_happen_can_be_asked_again(
+        self, node: LocalNode, line: str, reply: str
+    ) -> None:
+        """After an error of ours the job is its client's still."""
+        hasty = replace(around(node), desk=Desk(node, patience_s=0.0))
+        front = Beanstalkd(hasty)
+        await front.start(HOST, 0)
+        client = await BeanstalkClient.to(*front.addresses[0])
+        assert await client.put() == await client.reserve() == 1
+        node.fail_with = NoLeader("nobody leads")
+        assert await client.ask(line) == "INTERNAL_ERROR"
+        node.fail_with = None
+        assert await client.ask(line) == reply
+        await client.close()
+        await front.stop(1.0)
 
     async def test_a_node_that_goes_gives_everything_back(
         self, one: BeanstalkClient, two: BeanstalkClient, front: Beanstalkd, node: LocalNode

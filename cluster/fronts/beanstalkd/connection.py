@@ -394,30 +394,37 @@ class Connection:
 
     # What is done to jobs.
 
+    # Its token goes when the cluster has answered, not before: what did not happen is asked again.
+
     async def _delete(self, request: Request) -> bytes:
         job = request.number
         if job not in _JOB_IDS:
             return replies.NOT_FOUND
-        token = self._tokens.pop(job, None)
+        token = self._tokens.get(job)
         outcome = await self._desk.ask(DeleteJob(job, token))
+        self._tokens.pop(job, None)
         if token is not None and isinstance(outcome, NotReserved):
             # Its time ran out: now it is anybody's.
             outcome = await self._desk.ask(DeleteJob(job))
         return replies.DELETED if isinstance(outcome, JobDeleted) else replies.NOT_FOUND
 
     async def _release(self, request: Request) -> bytes:
-        token = self._tokens.pop(request.number, None)
+        job = request.number
+        token = self._tokens.get(job)
         if token is None:
             return replies.NOT_FOUND
-        command = ReleaseJob(request.number, token, request.priority, request.delay_s * 1000)
+        command = ReleaseJob(job, token, request.priority, request.delay_s * 1000)
         outcome = await self._desk.ask(command)
+        self._tokens.pop(job, None)
         return replies.RELEASED if isinstance(outcome, JobMoved) else replies.NOT_FOUND
 
     async def _bury(self, request: Request) -> bytes:
-        token = self._tokens.pop(request.number, None)
+        job = request.number
+        token = self._tokens.get(job)
         if token is None:
             return replies.NOT_FOUND
-        outcome = await self._desk.ask(BuryJob(request.number, token, request.priority))
+        outcome = await self._desk.ask(BuryJob(job, token, request.priority))
+        self._tokens.pop(job, None)
         return replies.BURIED if isinstance(outcome, JobMoved) else replies.NOT_FOUND
 
     async def _touch(self, request: Request) -> bytes:
