@@ -54,7 +54,7 @@ class NodeFace(Protocol):
         `patient`: it waits for a leader as long as its timeout lets it.
 
         Raises:
-            Overloaded, ShuttingDown: it was not taken.
+            Overloaded, ShuttingDown, Refused: it was not taken.
         """
 
     def hang_up(self, handle: int, /) -> None:

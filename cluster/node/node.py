@@ -154,7 +154,7 @@ class Node:
         Returns:
             a handle for `hang_up`.
         Raises:
-            Overloaded, ShuttingDown: it was not taken and surely does not happen.
+            Overloaded, ShuttingDown, Refused: it was not taken and surely does not happen.
         """
         if self.draining:
             raise errors.ShuttingDown("this node is shutting down; ask another one")
@@ -164,6 +164,15 @@ class Node:
                 f"this node has {len(pending)} requests under way; try again in a second"
             )
         body = commands.encode(command)
+        if len(body) > commands.COMMAND_BYTES_MAX:
+            # Here and not in the log: an entry has a bound, and a leader that finds it passed stops.
+            raise errors.Refused(
+                f"the request takes {len(body)} bytes in the log, and a request may take "
+                f"{commands.COMMAND_BYTES_MAX} there: divide it",
+                code="too_large",
+                status=413,
+                reason={},
+            )
         seq = pending.next_seq()
         now = self._clock()
         pending.add(

@@ -12,6 +12,7 @@ import pytest
 
 from cluster import errors
 from cluster.machine.commands import AcquireLock, CloseSession, KeepAlive, OpenSession, RequestId
+from cluster.machine.commands.tasks import NewTask, PutTasks
 from cluster.machine.outcome import (
     Granted,
     KeyReused,
@@ -328,6 +329,26 @@ def test_a_leader_with_a_full_queue_refuses_and_what_it_refused_did_not_happen(
     assert all(isinstance(r.error, errors.Overloaded) and r.error.definite for r in refused)
     nodes.until(nodes.is_level)
     assert sessions_of(nodes, "c") == 5
+
+
+@pytest.mark.parametrize("asked", ["a", "b"])
+def test_a_request_too_large_for_an_entry_is_refused_and_stops_no_leader(
+    make: Make, asked: str
+) -> None:
+    """Its JSON may be within bounds: numbers grow as they are written out."""
+    nodes = make()
+    nodes.elect("a")
+    data = b"[" + b"1000000000000000.0," * 200 + b"0]"
+    tasks = tuple(NewTask(f"t{number}", data, None) for number in range(1_000))
+    with pytest.raises(errors.Refused) as caught:
+        nodes.submit(asked, PutTasks("pool", tasks))
+    assert (caught.value.code, caught.value.status, caught.value.definite) == (
+        "too_large",
+        413,
+        True,
+    )
+    nodes.session(asked)
+    assert nodes.leader == "a"
 
 
 def test_a_refusal_of_a_repeat_is_indefinite(make: Make) -> None:
