@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from psycopg import errors, sql
 
 from cluster.errors import NoLeader, Timeout
-from cluster.fronts.postgres import wire
+from cluster.fronts.postgres import connection, wire
 from cluster.fronts.postgres.front import PostgresFront
 from cluster.fronts.postgres.functions import columns_in
 from cluster.testing.local_node import LocalNode
@@ -412,6 +412,22 @@ class TestDriver:
                 await db.execute("SELECT 1")
             await db.close()
 
+    async def test_a_busy_connection_ends_when_it_has_its_answer(self) -> None:
+        """And then is told like the others."""
+        node = LocalNode()
+        async with serving(node) as front:
+            db = await connected(front)
+            node.fail_with = NoLeader("nobody leads")
+            asking = asyncio.create_task(one(db, "SELECT start_session()"))
+            while not node.taken:
+                await asyncio.sleep(0)
+            front.drain()
+            node.fail_with = None
+            assert await asking
+            with pytest.raises(psycopg.OperationalError):
+                await db.execute("SELECT 1")
+            await db.close()
+
 
 async def _simple(db: psycopg.AsyncConnection[tuple[object, ...]], text: str) -> None:
     """By the simple protocol, which takes any text."""
@@ -468,6 +484,49 @@ class TestBytes:
             singles = await _said(front, [talk[at : at + 1] for at in range(len(talk))])
             assert _without_key(singles) == _without_key(whole)
 
+    async def test_a_portal_lives_as_long_as_its_transaction(self) -> None:
+        """Outside of one until the next Sync, so that whoever closes none can go on for ever."""
+        async with serving() as front:
+            one, two, sync = _bound("one"), _bound("two"), wire.message(b"S")
+            alone = await _said(front, [_startup(user="u"), one, sync, one, sync, two, sync])
+            assert alone.count(wire.BIND_COMPLETE) == 3
+            assert b"C34000\0" in await _said(
+                front, [_startup(user="u"), one, sync, _executed("one"), sync]
+            )
+            begin, end = (wire.message(b"Q", word) for word in (b"BEGIN\0", b"COMMIT\0"))
+            within = [begin, one, sync, _executed("one"), sync]
+            assert b"SELECT 1\0" in await _said(front, [_startup(user="u"), *within])
+            assert b"C42P03\0" in await _said(front, [_startup(user="u"), *within, one, sync])
+            after = [*within, end, _executed("one"), sync]
+            assert b"C34000\0" in await _said(front, [_startup(user="u"), *after])
+
+    async def test_a_simple_query_ends_what_has_no_name(self) -> None:
+        """The unnamed statement and the unnamed portal."""
+        async with serving() as front:
+            query = wire.message(b"Q", b"SELECT 1\0")
+            begin = wire.message(b"Q", b"BEGIN\0")
+            unnamed = [_startup(user="u"), begin, _bound("", "")]
+            told = await _said(front, [*unnamed, query, _executed("")])
+            assert b"C34000\0" in told
+            told = await _said(front, [*unnamed, query, wire.message(b"D", b"S\0")])
+            assert b"C26000\0" in told
+
+    async def test_what_a_connection_keeps_is_bounded(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Settings, statements and portals; what has no name is replaced all the same."""
+        monkeypatch.setattr(connection, "KEPT_MAX", 40)
+        async with serving() as front:
+            sets = [wire.message(b"Q", b"SET a%d = 1\0" % number) for number in range(40)]
+            assert b"C53400\0" in await _said(front, [_startup(user="u"), *sets])
+            again = wire.message(b"Q", b"SET a = 1\0") * 100
+            assert b"C53400\0" not in await _said(front, [_startup(user="u"), again])
+            begin = wire.message(b"Q", b"BEGIN\0")
+            many = b"".join(_bound(f"p{number}", f"s{number}") for number in range(40))
+            full = [_startup(user="u"), begin, many, _bound("", "") * 2]
+            assert b"C53400\0" not in await _said(front, full)
+            assert b"C53400\0" in await _said(front, [*full, _bound("p40", "s40")])
+
     @settings(max_examples=60, deadline=None)
     @given(st.data())
     def test_garbage_ends_one_connection_at_most(self, data: st.DataObject) -> None:
@@ -514,6 +573,18 @@ def _talk() -> bytes:
             (b"X", b""),
         )
     )
+
+
+def _bound(portal: str, statement: str = "") -> bytes:
+    """A statement of its own, and its portal."""
+    text = f"{statement}\0SELECT 1\0".encode() + struct.pack("!h", 0)
+    close = wire.message(b"C", f"S{statement}\0".encode())
+    bind = f"{portal}\0{statement}\0".encode() + struct.pack("!hhh", 0, 0, 0)
+    return close + wire.message(b"P", text) + wire.message(b"B", bind)
+
+
+def _executed(portal: str) -> bytes:
+    return wire.message(b"E", f"{portal}\0".encode() + struct.pack("!i", 0))
 
 
 async def _said(front: PostgresFront, parts: list[bytes]) -> bytes:

@@ -23,7 +23,7 @@ from cluster.fronts.sessionlock.calls import Full, SessionGone
 READ_BYTES: Final = 64 * 1024
 WRITTEN_BYTES: Final = 64 * 1024
 KEPT_MAX: Final = 5_000
-"""Prepared statements and portals of a connection, each."""
+"""Prepared statements, portals and settings of a connection, each."""
 
 IDLE, OPEN, FAILED = b"I", b"T", b"E"
 
@@ -75,7 +75,7 @@ class Line:
         functions_of: what the one who connects can call.
         opened: gives the process and secret of a new connection.
         cancelled: a CancelRequest named this process and secret.
-        is_draining: idle connections end.
+        is_draining: a connection ends when it is idle.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class Line:
         self.version = version
         self.opened = opened
         self.cancelled = cancelled
+        self.is_draining = False
 
 
 class Connection:
@@ -166,6 +167,9 @@ class Connection:
         """The next message; what was said so far goes out before we wait for it."""
         while (message := self._inbox.next()) is None:
             await self._flush()
+            if self._line.is_draining and self.is_idle:
+                self.say_goodbye()
+                return None
             data = await self._reader.read(READ_BYTES)
             if not data:
                 return None
@@ -242,7 +246,7 @@ class Connection:
         kind = message.kind
         if kind == b"S":
             self._skips = False
-            self._say(wire.ready(self._status))
+            self._end_cycle()
         elif self._skips or kind in {b"H", b"c", b"d", b"f"}:
             # After an error all is skipped until the next Sync. What comes is flushed anyway
             # before we wait, and nobody copies here.
@@ -258,6 +262,8 @@ class Connection:
 
     async def _query(self, body: bytes) -> None:
         """Run the statements of a simple query; the first error ends it."""
+        self._prepared.pop("", None)
+        self._portals.pop("", None)
         reader = wire.Reader(body)
         text = reader.text()
         reader.end()
@@ -279,6 +285,12 @@ class Connection:
                     self._say(wire.complete(_tag_of(statement, len(rows))))
         except Failure as failure:
             self._fail(failure)
+        self._end_cycle()
+
+    def _end_cycle(self) -> None:
+        """Say that the next one can begin; portals end where no transaction goes on."""
+        if self._status == IDLE:
+            self._portals.clear()
         self._say(wire.ready(self._status))
 
     async def _extended(self, kind: bytes, body: bytes) -> None:
@@ -307,7 +319,7 @@ class Connection:
             raise Failure("42601", "cannot insert multiple commands into a prepared statement")
         if message.name and message.name in self._prepared:
             raise Failure("42P05", f'prepared statement "{message.name}" already exists')
-        if len(self._prepared) >= KEPT_MAX:
+        if message.name and len(self._prepared) - ("" in self._prepared) >= KEPT_MAX:
             raise Failure("53400", f"a connection keeps at most {KEPT_MAX} prepared statements")
         statement = statements[0] if statements else None
         self._prepared[message.name] = self._prepare(statement, message.types)
@@ -321,7 +333,9 @@ class Connection:
                 f"bind message supplies {len(message.values)} parameters, but prepared statement "
                 f'"{message.statement}" requires {len(prepared.types)}',
             )
-        if len(self._portals) >= KEPT_MAX:
+        if message.portal and message.portal in self._portals:
+            raise Failure("42P03", f'cursor "{message.portal}" already exists')
+        if message.portal and len(self._portals) - ("" in self._portals) >= KEPT_MAX:
             raise Failure("53400", f"a connection keeps at most {KEPT_MAX} portals")
         formats = _spread(message.formats, len(message.values))
         results = _spread(message.results, len(prepared.columns or ()))
@@ -490,6 +504,8 @@ class Connection:
 
     def _keep(self, name: str, value: str) -> None:
         """Note a setting; the client is told of those that drivers go by."""
+        if name not in self._settings and len(self._settings) >= KEPT_MAX:
+            raise Failure("53400", f"a connection keeps at most {KEPT_MAX} settings")
         if name in _TOLD_AS and self._settings.get(name) != value:
             self._say(wire.parameter_status(_TOLD_AS[name], value))
         self._settings[name] = value

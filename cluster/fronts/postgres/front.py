@@ -35,8 +35,9 @@ class PostgresFront(ServedFront):
         self._opened_so_far = 0
 
     def drain(self) -> None:
-        """Take no new connections, and let those go that have nothing under way."""
+        """Take no new connections, and let each go as soon as it has nothing under way."""
         super().drain()
+        self._line.is_draining = True
         for connection in list(self._open.values()):
             if connection.is_idle:
                 connection.say_goodbye()
