@@ -365,7 +365,7 @@ class Engine(Elections):
             self.tick_wanted = True
 
     def _SyncObj__applyLogEntries(self) -> bool:
-        """Apply, but a bounded number: heartbeats must not stop after a restart."""
+        """Apply, but within bounds: heartbeats must not stop after a restart."""
         commit_index = self._SyncObj__raftCommitIndex
         if self._ahead is not None and commit_index > self.applied_index and self.is_leader:
             # The window is open as soon as an entry is committed; applying it can wait for less
@@ -374,12 +374,22 @@ class Engine(Elections):
             self._checkCommandsToApply()
             if self.last_index > last_index:
                 self._ahead()
-        bound = self._SyncObj__raftLastApplied + self.settings.apply_entries_max
-        self._SyncObj__raftCommitIndex = min(commit_index, bound)
+        if commit_index > self._SyncObj__raftLastApplied + 1:
+            self._SyncObj__raftCommitIndex = self._apply_bound(commit_index)
         try:
             return bool(super()._SyncObj__applyLogEntries())
         finally:
             self._SyncObj__raftCommitIndex = commit_index
+
+    def _apply_bound(self, commit_index: int) -> int:
+        """The last entry of what one round may apply; entries of a busy time are large."""
+        settings, index, size = self.settings, self.applied_index, 0
+        position = index + 1 - self.first_index
+        for command, index, _ in self.journal[position : position + settings.apply_entries_max]:
+            size += len(command)
+            if index == commit_index or size >= settings.apply_bytes_max:
+                break
+        return index
 
     def _SyncObj__doApplyCommand(self, command: bytes) -> None:
         """No pickle: the payload goes to the application unread (i1, l1)."""

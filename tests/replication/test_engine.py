@@ -1090,6 +1090,22 @@ def test_a_long_log_is_applied_in_bounded_parts(make: Make) -> None:
     assert max(after - before for before, after in itertools.pairwise(steps)) == 10
 
 
+def test_a_log_of_large_entries_is_applied_in_parts_of_so_many_bytes(make: Make) -> None:
+    """A thousand small entries are a moment, a hundred full ones several seconds."""
+    group = make(settings=EngineSettings(apply_bytes_max=1_000))
+    group.elect("a")
+    group.commit(*(bytes(300) for _ in range(30)))
+    group.restart("b")
+    toy, steps = group.toy("b"), []
+
+    def watch() -> bool:
+        steps.append(len(toy.applied))
+        return group.is_level()
+
+    group.until(watch)
+    assert max(after - before for before, after in itertools.pairwise(steps)) == 4
+
+
 # ---- snapshots: G5 (c7, c10, e, j4, n3, n4, n8) ---------------------------------------------
 
 
