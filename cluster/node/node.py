@@ -95,6 +95,7 @@ class Node:
             requests_max=settings.queue_requests_max, bytes_max=settings.queue_bytes_max
         )
         self._inbox: list[tuple[str, bytes]] = []
+        self._inbox_bytes = 0
         self._fresh: list[int] = []
         # Parked requests of clients that are gone, until it is certain how they ended.
         self._forsaken: set[int] = set()
@@ -331,8 +332,14 @@ class Node:
         self.engine.disconnected(peer)
 
     def receive(self, peer: str, frame: bytes) -> None:
-        """Queue one frame of an authenticated peer for the next round."""
-        self._inbox.append((peer, frame))
+        """Queue one frame of an authenticated peer for the next round.
+
+        What comes when too much waits already, as the disk of this round is slow, is lost: peers
+        say it again, as they do after a network has lost it.
+        """
+        self._inbox_bytes += len(frame)
+        if self._inbox_bytes <= self.settings.inbox_bytes_max:
+            self._inbox.append((peer, frame))
 
     def round(self) -> float:
         """One round: messages, requests, one tick, disk, network.
@@ -355,7 +362,7 @@ class Node:
         """
         now = self._clock()
         self.counters.rounds += 1
-        inbox, self._inbox = self._inbox, []
+        inbox, self._inbox, self._inbox_bytes = self._inbox, [], 0
         for peer, frame in inbox:
             self._on_frame(peer, frame, now)
         self._follow_leadership(now)

@@ -18,6 +18,7 @@ class NodeSettings:
         peers: names of the other members.
         http: address of our HTTP API as clients see it.
         fronts: address of every compatible front this node serves, by name.
+        inbox_bytes_max: frames of peers that may wait for the next round.
         round_every: at the most between two rounds.
         sweep_every: how often requests under way are looked over.
         resend_after: a request without an answer for so long is sent again, under the same id.
@@ -35,6 +36,7 @@ class NodeSettings:
     pending_max: int = 20_000
     queue_requests_max: int = 50_000
     queue_bytes_max: int = 64 << 20
+    inbox_bytes_max: int = 64 << 20
     round_every: float = 0.02
     sweep_every: float = 0.1
     resend_after: float = 1.0

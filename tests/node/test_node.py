@@ -1200,6 +1200,18 @@ def test_a_frame_that_says_nothing_is_counted_and_ignored(make: Make) -> None:
     nodes.session("b")
 
 
+def test_frames_that_come_while_the_disk_is_slow_take_bounded_memory(make: Make) -> None:
+    """What is over the bound is lost, and said again by those who said it."""
+    nodes = make(inbox_bytes_max=10_000)
+    nodes.elect("a")
+    for _ in range(100):
+        nodes["b"].receive("a", b"\xff" * 1_000)
+    nodes.step()
+    assert nodes["b"].counters.frames_refused == 10
+    nodes.session("b")
+    nodes.until(nodes.is_level)
+
+
 def test_an_entry_that_is_no_batch_stops_the_process(make: Make) -> None:
     """No leader of ours wrote it: going on would mean that states may differ."""
     nodes = make()
