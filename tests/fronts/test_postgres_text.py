@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from cluster.fronts.postgres import values
 from cluster.fronts.postgres.failure import Failure
 from cluster.fronts.postgres.sql import (
+    TOKENS_MAX,
     Array,
     Call,
     Constant,
@@ -82,6 +83,20 @@ class TestSql:
             Control("COMMIT"),
         ]
 
+    @pytest.mark.parametrize("text", [";", "1,", "begin;", "/**/", "'' "])
+    def test_a_text_of_too_many_words_is_refused(self, text: str) -> None:
+        """A megabyte of them would keep the node from everything else for seconds."""
+        with pytest.raises(Failure) as raised:
+            parse("SELECT 1" + f" {text}" * TOKENS_MAX)
+        assert raised.value.code == "54001"
+
+    @pytest.mark.parametrize("sign", ["'", '"', "e'", "/*"])
+    def test_what_has_no_end_is_refused(self, sign: str) -> None:
+        """Where it begins."""
+        with pytest.raises(Failure, match=r"character [89]$") as raised:
+            parse("SELECT " + sign + "''\"\"" * 100_000 + sign[-1] * 2)
+        assert raised.value.code == "42601"
+
     @given(st.text(max_size=60))
     def test_any_text_is_read_or_refused(self, text: str) -> None:
         """With an SQLSTATE, never with another error."""
@@ -122,6 +137,16 @@ class TestValues:
         with pytest.raises(Failure, match="malformed array literal") as raised:
             values.array(text)
         assert raised.value.code == "22P02"
+
+    def test_an_array_of_too_many_items_is_refused(self) -> None:
+        """In both formats; no pool has so many tasks."""
+        count = values.ITEMS_MAX
+        assert values.array("{1" + ",1" * (count - 1) + "}") == ["1"] * count
+        nulls = struct.pack("!iiiii", 1, 1, INT8, count + 1, 1) + b"\xff" * 4 * (count + 1)
+        for raw, is_binary in ((b"{1" + b",1" * count + b"}", False), (nulls, True)):
+            with pytest.raises(Failure, match="at most") as raised:
+                values.decode(raw, INT8S, is_binary=is_binary)
+            assert raised.value.code == "54000"
 
     @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"))))
     def test_a_quoted_array_comes_back(self, items: list[str]) -> None:

@@ -28,6 +28,9 @@ WHAT_IS_UNDERSTOOD: Final = (
 )
 
 _DEPTH_MAX: Final = 8
+TOKENS_MAX: Final = 50_000
+"""Of one text. Reading this many takes a few tenths of a second, in which the node does nothing
+else; a parameter has room for more."""
 
 
 class Parameter(NamedTuple):
@@ -119,10 +122,10 @@ class _Token(NamedTuple):
 
 _TOKEN = re.compile(
     r"""
-      (?P<space>   \s+ | --[^\n]* | /\*.*?\*/ )
-    | (?P<escaped> [eE]'(?:[^'\\]|\\.|'')*' )
-    | (?P<string>  '(?:[^']|'')*' )
-    | (?P<quoted>  "(?:[^"]|"")+" )
+      (?P<space>   \s++ | --[^\n]*+ | /\*(?:[^*]++|\*(?!/))*+\*/ )
+    | (?P<escaped> [eE]'(?:[^'\\]++|\\.|'')*+' )
+    | (?P<string>  '(?:[^']++|'')*+' )
+    | (?P<quoted>  "(?:[^"]++|"")++" )
     | (?P<param>   \$[0-9]{1,5}(?![0-9]) )
     | (?P<number>  [0-9]{1,40}(?![0-9.\w]) )
     | (?P<word>    [^\W\d][\w$]* )
@@ -186,8 +189,15 @@ def parse(text: str) -> list[Statement]:
 
 
 def _tokens(text: str) -> Iterator[_Token]:
-    at = 0
+    at, left = 0, TOKENS_MAX
     while at < len(text):
+        if left == 0:
+            raise Failure(
+                "54001",
+                f"the statement is too complex: use at most {TOKENS_MAX} words, values and signs",
+                "Pass arrays as parameters.",
+            )
+        left -= 1
         found = _TOKEN.match(text, at)
         if found is None:
             raise Failure(

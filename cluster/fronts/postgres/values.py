@@ -6,6 +6,7 @@ text a str, an array a list, NULL is None.
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Any, Final, NamedTuple
 
@@ -20,8 +21,13 @@ INT2S, INT4S, INT8S, TEXTS, VARCHARS = 1005, 1007, 1016, 1009, 1015
 INTEGERS: Final = {INT2: 2, INT4: 4, INT8: 8}
 _ARRAYS: Final = {INT2S: INT2, INT4S: INT4, INT8S: INT8, TEXTS: TEXT, VARCHARS: VARCHAR}
 _LETTERS: Final = {TEXT, VARCHAR, UNKNOWN, NAME, BPCHAR, JSON}
-_ITEMS_MAX: Final = 1_000_000
+ITEMS_MAX: Final = 100_000
+"""Of an array: as many as a pool has tasks at the most."""
+
 _DIGITS_MAX: Final = 1_000
+
+_ITEM = re.compile(r'\s*+(?:"((?:[^"\\]++|\\.)*+)"|([^",{}]++))\s*+(,|\Z)', re.DOTALL)
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
 class Type(NamedTuple):
@@ -160,38 +166,22 @@ def array(text: str) -> list[str | None]:
     if len(bare) < 2 or bare[0] != "{" or bare[-1] != "}":
         raise wrong
     inside, items, at = bare[1:-1], list[str | None](), 0
-    if not inside.strip():
-        return items
-    while True:
-        item, at = _item(inside, at, wrong)
-        items.append(item)
-        if at == len(inside):
-            return items
-        at += 1
-
-
-def _item(inside: str, at: int, wrong: Failure) -> tuple[str | None, int]:
-    """One item and where its comma or the end is."""
-    while at < len(inside) and inside[at].isspace():
-        at += 1
-    if at < len(inside) and inside[at] == '"':
-        parts: list[str] = []
-        at += 1
-        while at < len(inside) and inside[at] != '"':
-            at += inside[at] == "\\"
-            parts.append(inside[at : at + 1])
-            at += 1
-        end = inside.find(",", at + 1)
-        end = len(inside) if end < 0 else end
-        if at >= len(inside) or inside[at + 1 : end].strip():
+    is_more = bool(inside.strip())
+    while is_more:
+        found = _ITEM.match(inside, at)
+        if found is None:
             raise wrong
-        return "".join(parts), end
-    end = inside.find(",", at)
-    end = len(inside) if end < 0 else end
-    bare = inside[at:end].strip()
-    if not bare or any(letter in bare for letter in '{}"'):
-        raise wrong
-    return None if bare.upper() == "NULL" else bare.replace("\\", ""), end
+        if len(items) == ITEMS_MAX:
+            raise _too_many_items()
+        quoted, plain, end = found.groups()
+        if quoted is not None:
+            items.append(_ESCAPED.sub(r"\1", quoted))
+        elif word := plain.strip():
+            items.append(None if word.upper() == "NULL" else word.replace("\\", ""))
+        else:
+            raise wrong
+        at, is_more = found.end(), end == ","
+    return items
 
 
 def _array_from_binary(raw: bytes) -> list[Any]:
@@ -203,8 +193,10 @@ def _array_from_binary(raw: bytes) -> list[Any]:
         if dimensions != 1 or item in _ARRAYS:
             raise Failure("0A000", "only arrays of one dimension are taken")
         (count, _), at = struct.unpack_from("!ii", raw, 12), 20
-        if not 0 <= count <= _ITEMS_MAX:
+        if count < 0:
             raise Failure("22P03", "an array with that many items cannot be")
+        if count > ITEMS_MAX:
+            raise _too_many_items()
         items: list[Any] = []
         for _ in range(count):
             (length,) = struct.unpack_from("!i", raw, at)
@@ -219,6 +211,10 @@ def _array_from_binary(raw: bytes) -> list[Any]:
     except struct.error as error:
         raise Failure("22P03", "an array ends before its items do") from error
     return items
+
+
+def _too_many_items() -> Failure:
+    return Failure("54000", f"an array has at most {ITEMS_MAX} items here")
 
 
 def _utf8(raw: bytes) -> str:
