@@ -99,10 +99,7 @@ class Deadlines:
         return False
 
     def _compact(self) -> None:
-        self._heap = [
-            (target.deadline_ms, kind, order, target)
-            for _, kind, order, target in self._heap
-            if target.deadline_ms != DISARMED
-        ]
+        # The entries themselves, though some are of earlier deadlines: new ones cost four times this.
+        self._heap = [entry for entry in self._heap if entry[3].deadline_ms != DISARMED]
         heapq.heapify(self._heap)
         self._dead = 0
