@@ -44,7 +44,9 @@ class Wanted(msgspec.Struct, frozen=True):
     """One thing that the session wants, and what stands between.
 
     `holds`: it has it, or a part of it, already. `granted_when`: `all_gone` if none of those in the
-    way may stay, `some_gone` if some of the holders are enough, `now` if nobody is in the way.
+    way may stay, `some_gone` if some of the holders are enough, `now` if nobody is in the way, and
+    `later` if it waits nevertheless, as there is nothing to be had: a job is to be put, a ticket to
+    be issued, a limit to be raised.
     `free_in_ms`: when the holders are gone at the latest if none of their sessions is renewed; null
     where that cannot be told.
     """
@@ -120,7 +122,8 @@ def _wanted(want: Want, now_ms: int) -> Wanted:
     holders = [one for one in shown if one.position is None]
     ahead = [one for one in shown if one.position is not None]
     if not shown:
-        when = "now"
+        # Of several locks some may be free: nothing has to come for those.
+        when = "later" if want.waits and want.kind not in ALL_MUST_GO else "now"
     elif want.kind in ALL_MUST_GO or not holders:
         when = "all_gone"
     else:
@@ -157,6 +160,8 @@ def _in_the_way(obstacle: Obstacle, now_ms: int) -> InTheWay:
 def _advice(want: Want, holders: list[InTheWay], ahead: list[InTheWay], when: str) -> str:
     """Say in a sentence what would grant it."""
     thing = f'{want.kind} "{want.name}"'
+    if when == "later":
+        return f"nobody is in the way of {thing}; it comes as soon as there is anything to be had"
     if when == "now":
         if want.waits:
             return f"nobody is in the way of {thing}; it is granted with the rest of the wait"
@@ -168,10 +173,12 @@ def _advice(want: Want, holders: list[InTheWay], ahead: list[InTheWay], when: st
         first = holders[0]
         who = "somebody without a session" if first.session is None else f"session {first.session}"
         verb = "give it back or end" if when == "all_gone" else "give enough of it back or end"
-        others = f" and {len(holders) - 1} more" if len(holders) > 1 else ""
+        least = "" if want.shown_all or ahead else "at least "
+        others = f" and {least}{len(holders) - 1} more" if len(holders) > 1 else ""
         parts.append(f"{who}{others} must {verb}")
-    if ahead:
-        parts.append(f"{len(ahead)} who came before must have had their turn or left")
+    before = len(ahead) if want.shown_all else want.position - 1
+    if before:
+        parts.append(f"{before} who came before must have had their turn or left")
     text = f"to get {thing}: {', and '.join(parts)}"
     if want.free_in_ms is not None and holders:
         text += f"; the holders are gone in {want.free_in_ms} ms unless their sessions are renewed"

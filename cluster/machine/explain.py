@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 from cluster.machine.core import Core
@@ -61,7 +61,7 @@ class Want(NamedTuple):
         obstacles: holders first, then those who wait before it.
         shown_all: there are no further obstacles.
         free_in_ms: when all who hold are gone at the latest, if none of them is renewed; None where
-            one holds without a session.
+            one holds without a session, or they are too many to be looked at.
     """
 
     kind: str
@@ -158,7 +158,13 @@ def _want(
     found = list(islice(blockers, BLOCKERS_SHOWN_MAX + 1))
     obstacles = tuple(_obstacle(core, blocker, now_ms) for blocker in found[:BLOCKERS_SHOWN_MAX])
     ends = [each.expires_in_ms for each in obstacles if each.blocker.position is None]
-    last = max((each.blocker.position or 0 for each in obstacles), default=0)
+    shown_all = len(found) <= BLOCKERS_SHOWN_MAX
+    if not shown_all and found[-1].position is None:
+        ends.append(None)
+    if position is None:
+        # Behind the last of all, shown or not.
+        last = deque(chain(found, blockers), maxlen=1)
+        position = 1 + (last[0].position or 0 if last else 0)
     since_ms = None if place is None else getattr(place, "since_ms", None)
     session = core.sessions.get(session_id)
     owned = () if session is None else session.owned
@@ -167,11 +173,11 @@ def _want(
         name=name,
         waits=place is not None,
         holds=any(thing[:2] == (kind, name) for thing in islice(owned, STEPS_MAX)),
-        position=last + 1 if position is None else position,
+        position=position,
         waited_ms=None if since_ms is None else max(0, now_ms - since_ms),
         ends_in_ms=None if place is None else place.expires_in_ms(now_ms),
         obstacles=obstacles,
-        shown_all=len(found) <= BLOCKERS_SHOWN_MAX,
+        shown_all=shown_all,
         free_in_ms=None if None in ends else max((end or 0 for end in ends), default=0),
     )
 

@@ -310,14 +310,17 @@ class Semaphores:
         """All holders, the session itself among them if it is one, then all waiters before.
 
         Any of the holders may free what is wanted; each of the waiters before has to be served.
+        Who would only now ask does so for one unit, with the usual priority.
         """
         semaphore = self._by_name.get(name)
         if semaphore is None:
             return
+        if place is None and semaphore.fits(1) and not semaphore.rank(0, self._core.next_arrival()):
+            return
         for token, grant in semaphore.holders.items():
             yield Blocker(grant.session, token, grant.since_ms, None)
-        for position, (_, _, other) in enumerate(semaphore.queue, 1):
-            if other is place:
+        for position, (priority, _, other) in enumerate(semaphore.queue, 1):
+            if other is place or (place is None and priority > 0):
                 return
             yield Blocker(other.session, None, other.since_ms, position)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.conftest import Api
+from tests.gateway.conftest import Api, until
 
 
 async def test_who_is_in_the_way_is_told_with_what_would_help(anywhere: Api) -> None:
@@ -42,6 +42,34 @@ async def test_one_thing_may_be_asked_about_by_who_does_not_wait(api: Api) -> No
     for path in ("/locks/b", "/v1/locks/b/c", "/semaphores/s", "/resources/r", "/fifos/f"):
         got = (await api.get(f"/v1/explain?session={bob}&want={path}")).body
         assert got["wants"][0]["granted_when"] == "now", path
+
+
+async def test_what_would_be_given_at_once_has_nobody_in_its_way(api: Api) -> None:
+    """Though others hold some of it: explain says what acquire would."""
+    ann, bob = await api.open(), await api.open()
+    await api.call("PUT", "/v1/semaphores/s", {"limit": 2})
+    for ticket in ("t", "u"):
+        await api.post("/v1/resources/r/tickets", {"session": ann, "ticket": ticket})
+    cid = await api.open()
+    for who, when in ((ann, "now"), (bob, "some_gone")):
+        for path, verb in (("/semaphores/s", "acquire"), ("/resources/r", "claim")):
+            assert (await api.post(f"/v1{path}/{verb}", {"session": who})).status == 200
+            got = (await api.get(f"/v1/explain?session={cid}&want={path}")).body
+            assert got["wants"][0]["granted_when"] == when, path
+
+
+async def test_who_waits_for_what_is_not_there_is_told_so(api: Api) -> None:
+    """Nobody is in the way, and it is not granted now either."""
+    ann = await api.open()
+    api.start(api.post("/v1/tubes/mail/reserve", {"session": ann, "wait": "30s"}))
+
+    async def waits() -> bool:
+        return bool((await api.get(f"/v1/sessions/{ann}")).body["waits"])
+
+    await until(waits)
+    (want,) = (await api.get(f"/v1/explain?session={ann}")).body["wants"]
+    assert (want["waits"], want["granted_when"], want["holders"]) == (True, "later", [])
+    assert want["advice"].endswith("as soon as there is anything to be had")
 
 
 async def test_a_deadlock_is_told_with_its_circle(api: Api) -> None:

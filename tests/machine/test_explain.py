@@ -9,8 +9,12 @@ import pytest
 from cluster.machine import explain as module
 from cluster.machine.commands import AcquireLock, AcquireLocks
 from cluster.machine.commands.semaphores import AcquireSemaphore, SetSemaphore
+from cluster.machine.commands.tickets import ClaimTicket
 from cluster.machine.explain import Circle, Edge, Explanation, explain
 from cluster.machine.machine import Machine
+from cluster.machine.outcome import LockHeld
+from cluster.machine.outcome.semaphores import SemaphoreFull
+from cluster.machine.outcome.tickets import NoTicketFree
 from cluster.wire import cbor
 from tests.machine.all_walk import AllWalk
 from tests.machine.drive import Drive
@@ -149,6 +153,59 @@ def test_the_end_of_the_leases_in_the_way_is_told() -> None:
     (want,) = told(drive, cid).wants
     assert (want.free_in_ms, want.ends_in_ms, want.position) == (700, 300, 1)
     assert [each.expires_in_ms for each in want.obstacles] == [400, 700]
+
+
+def test_a_long_queue_is_counted_to_its_end() -> None:
+    """The position is the one that a refusal tells, however few of those before are shown."""
+    drive = Drive()
+    ann, bob, *others = drive.open(*[9999] * 152)
+    drive.ask(AcquireLock(ann, "a"), AcquireLock(bob, "a", priority=1, wait_ms=9000))
+    drive.ask(*(AcquireLock(other, "a", wait_ms=9000) for other in others[1:]))
+    refusal = drive.one(AcquireLock(others[0], "a"))
+    (want,) = told(drive, others[0], ("lock", "a")).wants
+    assert isinstance(refusal, LockHeld)
+    assert want.position == refusal.position == 150
+    assert (len(want.obstacles), want.shown_all, want.free_in_ms) == (100, False, 9999)
+
+
+def test_the_end_of_more_holders_than_are_shown_is_not_told() -> None:
+    """The latest of them may be any."""
+    drive = Drive()
+    sessions = drive.open(*[9999] * 102)
+    drive.ask(*(AcquireLock(session, "a", shared=True) for session in sessions[1:]))
+    (want,) = told(drive, sessions[0], ("lock", "a")).wants
+    assert (want.position, want.shown_all, want.free_in_ms) == (1, False, None)
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_who_would_be_refused_is_told_why_and_who_would_not_that_nobody_is_in_the_way(
+    number: int, seed: int
+) -> None:
+    """Whoever asks without waiting for it is told at the place where it is told to stand."""
+    walk, machine = AllWalk(random.Random(seed * 1000 + number)), Machine()
+    for index in range(1, 121):
+        walk.pass_time(machine)
+        walk.read(machine.apply(index, walk.batch(machine)))
+        if index % 10:
+            continue
+        things = [("lock", AcquireLock, name) for name, _ in machine.locks]
+        things += [("semaphore", AcquireSemaphore, name) for name, _ in machine.semaphores]
+        things += [("ticket", ClaimTicket, name) for name, _ in machine.tickets]
+        for session in machine.sessions:
+            waits = {wait[:2] for wait in machine.sessions.info(session.id, 0).waits}
+            for kind, ask, name in things:
+                if (kind, name) in waits:
+                    continue
+                refusal = machine.checks[ask].refusal(ask(session.id, name))
+                found = explain(machine.core, session.id, machine.now_ms, (kind, name))
+                assert found is not None
+                (want,) = found.wants
+                if refusal is None:
+                    assert want.obstacles == ()
+                elif isinstance(refusal, LockHeld | SemaphoreFull | NoTicketFree):
+                    # Nobody is in the way where there is nothing to be had.
+                    assert want.obstacles or (refusal.holder, refusal.position) == (None, 1)
+                    assert want.holds or want.position == refusal.position
 
 
 @pytest.mark.parametrize(("bound", "most"), [("SESSIONS_MAX", 2), ("STEPS_MAX", 3)])

@@ -219,18 +219,24 @@ class Locks:
         return chain(singles, self._several.places())
 
     def blockers(self, name: str, session: str, place: Place | None) -> Iterator[Blocker]:
-        """All holders that are in the way, then all waiters before."""
+        """All holders that are in the way, then all waiters before.
+
+        Who would only now ask does so for the lock alone, with the usual priority; all who wait are
+        in the way of a sharer that does.
+        """
         lock, owner = self._by_name.get(name), self._core.sessions.get(session)
         if lock is None or owner is None:
             return
         shared = isinstance(place, LockPlace | MultiPlace) and _mode(place, name)
-        if is_enough(self._book.own(owner, name), shared):
+        own = self._book.own(owner, name)
+        if is_enough(own, shared):
             return
+        is_new = place is None and own is None
         for grant in lock.holders.values():
             if grant.session != session:
                 yield Blocker(grant.session, grant.token, grant.since_ms, None)
-        for position, (_, _, other) in enumerate(lock.queue, 1):
-            if other is place:
+        for position, (priority, _, other) in enumerate(lock.queue, 1):
+            if other is place or (is_new and priority > 0):
                 return
             if other.session != session:
                 yield Blocker(other.session, None, other.since_ms, position)

@@ -387,9 +387,9 @@ class Tasks:
         return (place for pool in self for _, place in pool.line)
 
     def blockers(self, name: str, session: str, place: Place | None) -> Iterator[Blocker]:
-        """All who hold something, then all who wait before."""
+        """All who hold something, then all who wait before; nobody while there is some to be had."""
         pool = self.pools.get(name)
-        if pool is None:
+        if pool is None or (place is None and pool.free):
             return
         for worker in pool.workers.values():
             if worker.session != session:

@@ -314,10 +314,13 @@ class Tickets:
     def blockers(self, name: str, session: str, place: Place | None) -> Iterator[Blocker]:
         """Those who hold what is wanted, the session itself among them, then waiters before.
 
-        Any of the holders may free what is wanted, and so may whoever issues another ticket.
+        Any of the holders may free what is wanted, and so may whoever issues another ticket. Nobody
+        is in the way of one who would only now ask for any, and would be given one.
         """
         resource = self.resources.get(name)
         if resource is None:
+            return
+        if place is None and (resource.free or resource.own(session) is not None):
             return
         wanted = place.ticket if isinstance(place, ClaimPlace) else None
         if wanted is None:
