@@ -254,6 +254,12 @@ def test_any_bytes_are_a_form_or_none(kind: str, body: bytes) -> None:
     )
 
 
+async def test_a_redirect_is_spelled_in_ascii() -> None:
+    """The path encoded anew, of the query only what no header can hold."""
+    answer = await MUX.serve(_request("GET", '//fifo/"%20\udcff~ü?q="\udcffü%'))
+    assert _header(answer, "Location") == '/fifo/%22%20%FF~%C3%BC?q="%FF%C3%BC%'
+
+
 # JSON.
 
 

@@ -160,9 +160,7 @@ def redirect(request: Request, path: str, status: int) -> Answer:
     url = queries.clean_path(queries.escape_path(path))
     if request.raw_query:
         url += f"?{request.raw_query}"
-    url = "".join(
-        letter if letter.isascii() else queries.escaped(letter, keep="") for letter in url
-    )
+    url = queries.escape_beyond_ascii(url)
     answer = Answer(status, headers=(("Location", url),))
     if request.method not in {"GET", "HEAD"}:
         return answer

@@ -8,7 +8,7 @@ from __future__ import annotations
 import binascii
 import re
 from typing import Final
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _ATOI = re.compile(r"[+-]?[0-9]+")
@@ -19,10 +19,9 @@ _PARAMETER = re.compile(
 )
 _ESCAPED = re.compile(r'\\([()<>@,;:\\"/\[\]?=])')
 
-# net/url, shouldEscape and validEncoded of a path.
-_UNRESERVED = "A-Za-z0-9\\-_.~"
-_ESCAPED_IN_PATH = re.compile(rf"[^{_UNRESERVED}$&+,/:;=@]")
-_VALID_PATH = re.compile(rf"[{_UNRESERVED}!$&'()*+,;=:@\[\]/%]*")
+# net/url, validEncoded of a path.
+_VALID_PATH = re.compile(r"[A-Za-z0-9\-_.~!$&'()*+,;=:@\[\]/%]*")
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]+")
 
 INT_MAX: Final = 2**63 - 1
 INT_MIN: Final = -(2**63)
@@ -56,17 +55,15 @@ def unescape(text: str, *, plus_is_blank: bool = False) -> str:
 
 def escape_path(path: str) -> str:
     """Percent-encode a path."""
-    return _ESCAPED_IN_PATH.sub(lambda found: escaped(found[0], keep=""), path)
+    return quote_from_bytes(path.encode("utf-8", "surrogateescape"), safe="$&+,/:;=@")
 
 
-def escaped(text: str, *, keep: str) -> str:
-    """Percent-encode every byte of a text but of those letters."""
-    return "".join(
-        letter
-        if letter in keep
-        else "".join(f"%{byte:02X}" for byte in letter.encode("utf-8", "surrogateescape"))
-        for letter in text
-    )
+def escape_beyond_ascii(text: str) -> str:
+    """Percent-encode what no header can hold."""
+    if text.isascii():
+        return text
+    data = text.encode("utf-8", "surrogateescape")
+    return _BEYOND_ASCII.sub(lambda run: quote_from_bytes(run[0]).encode(), data).decode()
 
 
 def escaped_path(raw_path: str, path: str) -> str:
