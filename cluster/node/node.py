@@ -46,6 +46,7 @@ from cluster.wire.frames import (
 
 _FORWARD_BYTES_MAX = 1 << 20
 _SLOTS_PER_ROUND = 50
+_SLOTS_S_MAX = 0.02
 
 
 class Node:
@@ -619,11 +620,13 @@ class Node:
     def _propose_slots(self, now: float) -> None:
         """Answer what scheduled tasks ask of a leader: when they are due next.
 
-        As commands of our own, so that they are repeated until they are applied; once for each
-        revision while we lead, and the machine takes the first answer only.
+        A few in each round, and fewer where each takes long: of a cron that missed a thousand slots
+        every one is looked at. As commands of our own, so that they are repeated until they are
+        applied; once for each revision while we lead, and the machine takes the first answer only.
         """
+        until = self._clock() + _SLOTS_S_MAX
         for wanted in self.machine.tasks.wanting(self._slots_asked, _SLOTS_PER_ROUND):
-            if self._pending.is_full:
+            if self._pending.is_full or self._clock() >= until:
                 return
             self._slots_asked = wanted.revision
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -14,9 +15,11 @@ from cluster.machine.commands.tasks import (
     PauseTask,
     PutTasks,
     Schedule,
+    SetSlot,
     Work,
 )
-from cluster.machine.outcome.tasks import TaskInfo, Worked
+from cluster.machine.outcome.tasks import TaskInfo, Wanted, Worked
+from cluster.node import schedules
 from tests.node.nodes import WALL_MS, Nodes, nodes_by_hand
 
 Make = Callable[..., Nodes]
@@ -166,3 +169,25 @@ def test_many_schedules_at_once_are_all_answered(make: Make) -> None:
     nodes.until(lambda: not len(nodes["c"].machine.tasks.slots), within=10)
     nodes.until(nodes.is_level)
     assert nodes["c"].machine.next_wall_ms() is not None
+
+
+def test_slots_that_take_long_to_work_out_do_not_hold_the_leader_up(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a long standstill every cron has a thousand missed slots: it takes more rounds."""
+    nodes = make()
+    leader = nodes.elect("a")
+    asked: Counter[int] = Counter()
+    answer = schedules.answer
+
+    def answer_slowly(wanted: Wanted, wall_ms: int) -> SetSlot:
+        asked[leader.counters.rounds] += 1
+        nodes.steps += 5  # 10 ms
+        return answer(wanted, wall_ms)
+
+    monkeypatch.setattr(schedules, "answer", answer_slowly)
+    new = tuple(NewTask(f"t{number}", schedule=every(3_600_000)) for number in range(40))
+    nodes.submit("a", PutTasks("p", new))
+    nodes.until(lambda: asked.total() == 40 and not len(nodes["c"].machine.tasks.slots))
+    assert max(asked.values()) == 2
+    assert nodes.leader == "a"
