@@ -60,6 +60,7 @@ class Node:
         dumper: makes the writer of our own snapshots.
         wake: called when a round should follow soon.
     Raises:
+        IdentityMismatch: the data folder is of a cluster of other members.
         JournalCorrupt, SnapshotCorrupt, EngineFault: the data folder is damaged; the message says
             what to do. Nothing was sent.
     """
@@ -116,6 +117,7 @@ class Node:
         self._tick_at = now
         self._status_at = now
         self._leader_lost_at = now
+        identity.settle_members((settings.node, *settings.peers))
         journal = Journal.open(
             disk,
             segment_bytes=settings.segment_bytes,

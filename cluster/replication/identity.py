@@ -1,4 +1,4 @@
-"""Who lives in a data folder: cluster, node, a random name drawn once, and how often it started.
+"""Who lives in a data folder: cluster, members, a random name drawn once, how often it started.
 
 It also knows the newest segment of the journal: a segment that was removed leaves no trace in the
 others, and with it would go votes and entries that this node has promised.
@@ -11,6 +11,7 @@ counting it would break every promise. The boot number makes request ids of two 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Collection
 
 import msgspec
 
@@ -31,6 +32,7 @@ class _Stored(msgspec.Struct, forbid_unknown_fields=True):
     boot: int
     peers: dict[str, str]
     segment: int = 0
+    members: list[str] = []
 
 
 class Identity:
@@ -103,6 +105,26 @@ class Identity:
         """Remember a new segment, durably, before anything relies on what is in it."""
         self._stored.segment = number
         self._store()
+
+    def settle_members(self, members: Collection[str]) -> None:
+        """Remember who the members are, ourselves among them; from now on they stay the same.
+
+        A majority of one set of members need not meet a majority of another: what one of them had
+        promised would be unknown to the other.
+
+        Raises:
+            IdentityMismatch: they were others before.
+        """
+        named, known = sorted(members), self._stored.members
+        if not known:
+            self._stored.members = named
+            self._store()
+        elif known != named:
+            raise IdentityMismatch(
+                f"the data folder belongs to a cluster of {', '.join(known)}, and the settings name "
+                f"{', '.join(named)}: the members of a cluster are those it was made with; set "
+                '"peers" as it was'
+            )
 
     def known_peer(self, peer: str) -> str | None:
         """The random name that `peer` had when we first met; None if we never did."""

@@ -26,6 +26,7 @@ from cluster.machine.outcome import (
 )
 from cluster.node.pending import Answered, Failed, Reply
 from cluster.replication.engine import EngineSettings
+from cluster.replication.identity import IdentityMismatch
 from cluster.replication.journal import Journal
 from cluster.wire.cbor import WireError
 from cluster.wire.frames import (
@@ -725,6 +726,20 @@ def test_a_place_found_in_a_snapshot_that_nobody_waits_for_is_freed(make: Make) 
     nodes.until(nodes.is_level)
     nodes.run(0.5)
     assert nodes.waiters("a", "orders") == []
+
+
+def test_a_node_does_not_start_with_other_members_than_before(make: Make) -> None:
+    """It and two new ones would be three of five, and need not know what the other two granted."""
+    nodes = make()
+    nodes.elect("a")
+    nodes.crash("c")
+    nodes.session("a")
+    nodes.names = ("a", "b", "c", "d", "e")
+    with pytest.raises(IdentityMismatch, match="the members of a cluster are those"):
+        nodes.start("c")
+    nodes.names = ("a", "b", "c")
+    nodes.start("c")
+    nodes.until(nodes.is_level)
 
 
 def test_a_node_comes_back_with_the_state_of_its_snapshot(make: Make) -> None:

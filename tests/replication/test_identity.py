@@ -56,6 +56,16 @@ def test_no_boot_number_is_ever_used_twice() -> None:
         assert len(used) > 5
 
 
+def test_the_members_of_a_folder_stay_those_it_was_made_with() -> None:
+    """In any order; a folder from before they were kept takes those it is told first."""
+    disk = folder()
+    start(disk).settle_members(["n1", "n2", "n3"])
+    start(disk).settle_members(["n3", "n1", "n2"])
+    for others in (["n1"], ["n1", "n2"], ["n1", "n2", "n3", "n4", "n5"], ["n1", "n2", "n4"]):
+        with pytest.raises(IdentityMismatch, match="cluster of n1, n2, n3, and the settings name"):
+            start(disk).settle_members(others)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
