@@ -182,6 +182,8 @@ class Held:
         if self._why_lost is not None:
             return
         self._why_lost = why
+        # What becomes of its session later is nothing that it was told of.
+        self.keeper.unlisten(self._key)
         if self._on_state is not None:
             # The owner is cancelled, whatever it makes of it.
             loop = asyncio.get_running_loop()

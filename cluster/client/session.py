@@ -20,9 +20,9 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from cluster.client.core import Request, new_key
+from cluster.client.core import ClientClosed, Request, new_key
 from cluster.client.durations import Length, ms_of
 from cluster.client.held import Grant, Held, State
 from cluster.client.keeping import Keeper, OnState, Owner, Scope
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from cluster.client.aio import Client
     from cluster.client.elections import Candidacy
     from cluster.client.holdings import Claim, Lock, Locks, Offer, Units
+
+T = TypeVar("T")
 
 # By which the cluster says that a session is no more.
 GONE = frozenset({"session_expired", "session_not_found"})
@@ -84,8 +86,12 @@ class Session:
         self._id = ""
         self._token = 0
         self._keeper: Keeper | None = None
+        self._is_opening = False
         self._scope: Scope | None = None
-        self._turnstiles: dict[str, Turnstile] = {}
+        # As long as somebody is inside or waits; a session may take any number of names in its life.
+        self._turnstiles: weakref.WeakValueDictionary[str, Turnstile] = (
+            weakref.WeakValueDictionary()
+        )
         self._revocable: weakref.WeakSet[Holding] = weakref.WeakSet()
         self._behind: set[asyncio.Task[Any]] = set()
 
@@ -123,11 +129,16 @@ class Session:
         Raises:
             CoterieError: it could not be opened. Where that is indefinite, its TTL ends it.
         """
-        if self._keeper is not None:
+        if self._keeper is not None or self._is_opening:
+            # Of two that are opened at once, the first would be kept alive and never closed.
             raise RuntimeError("the session is open; make another one")
-        opened = await self.client.open_session(
-            ttl_ms=self.ttl_ms, name=self._name, meta=self._meta
-        )
+        self._is_opening = True
+        try:
+            opened = await self.client.open_session(
+                ttl_ms=self.ttl_ms, name=self._name, meta=self._meta
+            )
+        finally:
+            self._is_opening = False
         self._id, self._token, self.ttl_ms = opened.session, opened.token, opened.ttl_ms
         lease = Lease.opened(
             ttl_ms=opened.ttl_ms, expires_in_ms=opened.expires_in_ms, sent_ms=opened.sent_ms
@@ -182,8 +193,9 @@ class Session:
             return
         try:
             await self.client.close_session(self._id, timeout_ms=limit_ms)
-        except CoterieError:
-            # Its TTL ends it.
+        except (CoterieError, RuntimeError):
+            # Its TTL ends it; also where the client is closed, or the end of the program leaves no
+            # thread in which a name could be resolved.
             return
 
     # What it is.
@@ -344,7 +356,7 @@ def _renewing(
 class Turnstile:
     """Lets one task of a session through at a time, in order of arrival."""
 
-    __slots__ = ("_lock", "_task")
+    __slots__ = ("__weakref__", "_lock", "_task")
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
@@ -360,10 +372,9 @@ class Turnstile:
         assert task is not None
         if self._lock.locked() and self._task is not None and self._task() is task:
             raise RuntimeError("this task holds the lock already, and would wait for itself")
-        if left_ms <= 0 and self._lock.locked():
-            return False
         try:
-            async with asyncio.timeout(left_ms / 1_000 if left_ms > 0 else None):
+            # Also where it stands open: it may be for one who was let through and is not inside yet.
+            async with asyncio.timeout(max(0, left_ms) / 1_000):
                 await self._lock.acquire()
         except TimeoutError:
             return False
@@ -390,7 +401,9 @@ class Holding(Held):
         super().__init__(name, on_state=on_state)
         self.session = session
         self._wait_ms = ms_of(wait, "wait")
+        # Of the present grant. Another acquire, also of this very object, has its own.
         self._inside: list[Turnstile] = []
+        self._is_obtaining = False
 
     @property
     def keeper(self) -> Keeper:
@@ -418,26 +431,21 @@ class Holding(Held):
             await asyncio.sleep(0)
         keeper.demand()
         with Scope(keeper):
-            await self._enter(until_ms)
+            inside = await self._enter(until_ms)
             if self._is_obtaining:
                 raise RuntimeError(f'{self.kind} "{self.name}" is being taken by another task')
             self._is_obtaining = True
             try:
-                grant = await self._obtain(until_ms)
-            except BaseException:
-                # Where it is open what became of the request, that is found out first.
-                if not self._is_open:
-                    self._leave()
-                raise
+                grant = await self._obtain(until_ms, inside)
             finally:
                 self._is_obtaining = False
-            self._grant, self._why_lost = grant, None
+            self._grant, self._inside, self._why_lost = grant, inside, None
             try:
                 # While we waited, renewals may have failed: no work starts on a lease that is old.
                 await keeper.until_held()
             except (asyncio.CancelledError, LockLost):
-                self._in_background(self._give_back(grant))
-                self._grant = None
+                if self._grant is grant:
+                    self._give_back(grant)
                 raise
         if self._on_state is not None:
             keeper.listen(self._key, self._on_state)
@@ -456,11 +464,10 @@ class Holding(Held):
             loss = self.loss()
             self.forget()
             raise loss
-        self._grant = None
         self.session.keeper.unlisten(self._key)
         if self._scope is not None:
             self._scope.disarm()
-        giving = self._in_background(self._give_back(grant))
+        giving = self._give_back(grant)
         await asyncio.wait({giving}, timeout=FAREWELL_MS / 1_000)
         if giving.done() and not giving.cancelled() and (refusal := giving.result()) is not None:
             detail = f'{self.kind} "{self.name}" (token {grant.token}) was lost: {refusal.detail}'
@@ -510,39 +517,30 @@ class Holding(Held):
         """Names that one session can have only once, in one order for all."""
         return ()
 
-    # How it is taken.
+    # How it is taken, and given back.
 
-    _is_open = False
-    _is_obtaining = False
-
-    async def _enter(self, until_ms: int) -> None:
+    async def _enter(self, until_ms: int) -> list[Turnstile]:
+        """Have our turn among the tasks of this session; through these we went."""
         session = self.session
-        for name in self._names_alone():
-            turnstile = session.turnstile(name)
-            try:
-                is_in = await turnstile.enter(until_ms - session.client.clock())
-            except BaseException:
-                self._leave()
-                raise
-            if not is_in:
-                self._leave()
-                raise LockHeld(
-                    f'lock "{name}" is held by another task of session {session.id}',
-                    reason={"name": name, "holder": session.id},
-                )
-            self._inside.append(turnstile)
+        inside: list[Turnstile] = []
+        try:
+            for name in self._names_alone():
+                turnstile = session.turnstile(name)
+                if not await turnstile.enter(until_ms - session.client.clock()):
+                    raise LockHeld(
+                        f'lock "{name}" is held by another task of session {session.id}',
+                        reason={"name": name, "holder": session.id},
+                    )
+                inside.append(turnstile)
+        except BaseException:
+            _leave(inside)
+            raise
+        return inside
 
-    def _forgotten(self) -> None:
-        self._leave()
-
-    def _leave(self) -> None:
-        while self._inside:
-            self._inside.pop().leave()
-
-    async def _obtain(self, until_ms: int) -> Grant:
+    async def _obtain(self, until_ms: int, inside: list[Turnstile]) -> Grant:
+        """Ask until it is granted; whoever is not granted it has left the turnstiles, or will."""
         client = self.session.client
         path, wanted = self._wanted()
-        self._is_open = False
         while True:
             all_left_ms = max(0, until_ms - client.clock())
             left_ms = min(all_left_ms, WAIT_MS_MOST)
@@ -550,20 +548,19 @@ class Holding(Held):
             request = Request("POST", path, body, key=new_key(), wait_ms=left_ms)
             try:
                 return self._granted((await client.call(request)).body)
-            except Withdrawn:
+            except (asyncio.CancelledError, Indefinite):
+                # What became of the request is found out before another task has its turn.
+                self._in_background(self._tidy(request), inside)
+                raise
+            except BaseException as error:
                 # A node took our broken connection for a client that hung up, and took us out of
                 # the queue, before the repeat of the request came. We are still here: ask anew.
-                if left_ms > 0:
+                if isinstance(error, Withdrawn) and left_ms > 0:
                     continue
-                raise
-            except Occupied:
                 # It stood in line for as long as one request may.
-                if all_left_ms > left_ms:
+                if isinstance(error, Occupied) and all_left_ms > left_ms:
                     continue
-                raise
-            except (asyncio.CancelledError, Indefinite):
-                self._is_open = True
-                self._in_background(self._tidy(request))
+                _leave(inside)
                 raise
 
     async def _tidy(self, request: Request) -> None:
@@ -574,18 +571,15 @@ class Holding(Held):
             answer = await self.session.client.fate(request)
             if answer is not None:
                 await self._send_back(self._granted(answer.body))
-        except Indefinite:
-            # The answer says nothing that could be given back.
+        except (Indefinite, ClientClosed):
+            # The answer says nothing that could be given back, or all of it ends with the session.
             return
-        finally:
-            self._is_open = False
-            self._leave()
 
-    async def _give_back(self, grant: Grant) -> Refused | None:
-        try:
-            return await self._send_back(grant)
-        finally:
-            self._leave()
+    def _give_back(self, grant: Grant) -> asyncio.Task[Refused | None]:
+        """Hold it no more, and let the cluster know behind the caller."""
+        inside, self._inside = self._inside, []
+        self._grant = None
+        return self._in_background(self._send_back(grant), inside)
 
     async def _send_back(self, grant: Grant) -> Refused | None:
         """Give it back, as long as there is somebody to give it back for."""
@@ -602,9 +596,23 @@ class Holding(Held):
             return None
         return None
 
-    def _in_background(self, doing: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        for turnstile in self._inside:
+    def _in_background(
+        self, doing: Coroutine[Any, Any, T], inside: list[Turnstile]
+    ) -> asyncio.Task[T]:
+        """Let it go on behind the caller; only then others have their turn."""
+        for turnstile in inside:
             turnstile.disown()
         task = asyncio.get_running_loop().create_task(doing)
+        # Not at the end of what it does: cancelled in time, it never begins.
+        task.add_done_callback(lambda _: _leave(inside))
         self.session.behind(task)
         return task
+
+    def _forgotten(self) -> None:
+        _leave(self._inside)
+
+
+def _leave(inside: list[Turnstile]) -> None:
+    """Let the next ones through."""
+    while inside:
+        inside.pop().leave()

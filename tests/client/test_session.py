@@ -15,8 +15,9 @@ from cluster.client.aio import Client, now_ms
 from cluster.client.core import Policy
 from cluster.client.keeping import Keeper
 from cluster.client.refusals import LockHeld
-from cluster.client.session import Session
+from cluster.client.session import Session, Turnstile
 from cluster.errors import Indefinite, LockLost
+from cluster.testing import VirtualCluster
 from cluster.testing.place import running_place
 from tests.client.small_server import Gate, SmallServer
 
@@ -490,3 +491,105 @@ async def test_an_opening_that_was_answered_too_late_is_lost(server: SmallServer
             async with late.session(ttl="1s"):
                 pytest.fail("it began")
     assert server.sessions == {}
+
+
+async def test_a_wait_of_another_task_that_ends_lets_nobody_in(
+    server: SmallServer, client: Client
+) -> None:
+    """Two tasks use one object: the one that gives up takes the other one's turn from nobody."""
+    server.hold("orders")
+    async with client.session() as session:
+        lock = session.lock("orders", wait="1m")
+        first = asyncio.create_task(lock.acquire())
+        await server.until_seen("POST", "acquire")
+        with pytest.raises(LockHeld):
+            await asyncio.create_task(lock.acquire(wait=0))
+        server.pass_on(server.locks["orders"])
+        await first
+        with pytest.raises(LockHeld, match="another task of session"):
+            await asyncio.create_task(session.lock("orders").acquire(wait=0))
+        await lock.release()
+    assert server.count("POST", "acquire") == 1
+
+
+async def test_what_is_still_being_given_back_is_not_had_again(
+    server: SmallServer, client: Client
+) -> None:
+    """The cluster would give it again under the same token, and then take it back."""
+    may_release = asyncio.Event()
+
+    async def gate(path: str) -> web.Response | None:
+        if path.endswith("release"):
+            await may_release.wait()
+        return None
+
+    server.gate = gate
+    async with client.session() as session:
+        lock = session.lock("orders", wait="1m")
+        token = await lock.acquire()
+        releasing = asyncio.create_task(lock.release())
+        await server.until_seen("POST", "release")
+        for _ in range(2):
+            with pytest.raises(LockHeld, match="another task of session"):
+                await lock.acquire(wait=0)
+        may_release.set()
+        await releasing
+        async with lock:
+            assert lock.token > token
+
+
+async def test_who_does_not_wait_is_not_kept_by_one_who_is_about_to_go_in() -> None:
+    """The turnstile stands open, and is for somebody who was let through and did not run yet."""
+    turnstile = Turnstile()
+    assert await turnstile.enter(0)
+    waiting = asyncio.create_task(turnstile.enter(60_000))
+    await asyncio.sleep(0)
+    turnstile.leave()
+    async with asyncio.timeout(30):
+        assert not await turnstile.enter(0)
+    assert await waiting
+
+
+async def test_a_session_forgets_the_names_of_what_it_held(
+    server: SmallServer, client: Client
+) -> None:
+    """It may live for as long as the program, and hold a lock for each order."""
+    async with client.session() as session:
+        for number in range(5):
+            async with session.lock(f"orders/{number}"):
+                assert len(session._turnstiles) == 1
+        gc.collect()
+        assert len(session._turnstiles) == 0
+
+
+async def test_what_was_lost_is_told_of_nothing_more() -> None:
+    """Its session goes on, and may come into danger and out of it."""
+    told: list[str] = []
+    with VirtualCluster() as coterie:
+        async with (
+            coterie.client() as one,
+            coterie.client() as other,
+            other.session(ttl="1h") as issuer,
+            one.session() as session,
+        ):
+            offer = await issuer.issue("gpus", "gpu 1")
+            claim = session.claim("gpus", on_state=told.append)
+            await claim.acquire()
+            await offer.revoke()
+            assert not await claim.check()
+            coterie.cut(one)
+            coterie.advance("8s")
+            assert session.state == "grace"
+            coterie.heal(one)
+            assert session.state == "held"
+    assert told == ["lost"]
+
+
+async def test_a_session_is_opened_once(server: SmallServer, client: Client) -> None:
+    """Of two the first would be renewed for ever, and closed by nobody."""
+    session = client.session()
+    opened = await asyncio.gather(session.open(), session.open(), return_exceptions=True)
+    assert sum(isinstance(each, RuntimeError) for each in opened) == 1
+    await session.close()
+    assert server.sessions == {}
+    assert server.count("POST", "sessions") == 1
