@@ -42,6 +42,10 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("repeat")
 
+# A shell has what it runs in the background ignore interrupts, and so do all whom that starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--seed`, the seed of every test that draws lots by the fixtures `seed` and `rng`."""
