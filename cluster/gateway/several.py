@@ -24,7 +24,7 @@ from cluster.gateway.rooms import with_pass
 from cluster.gateway.routes import BODY_BYTES_LIMIT, PathReader, Route, Write
 from cluster.machine import limits
 from cluster.machine.commands import Command, Several
-from cluster.machine.commands.several import LARGE_ANSWERS, SINGLE_COMMANDS
+from cluster.machine.commands.several import ANSWER_BYTES_MAX, SINGLE_COMMANDS
 from cluster.machine.machine import Machine
 
 CallFields = Annotated[
@@ -101,7 +101,7 @@ class _Calls:
         """Make the command of a batch."""
         body: Batch = batch.body
         commands = []
-        large = 0
+        size = 0
         for at, fields in enumerate(body.commands):
             command = self._command(at, dict(fields))
             if type(command) not in SINGLE_COMMANDS:
@@ -116,12 +116,13 @@ class _Calls:
                 raise bad_request(
                     f"commands[{at}].wait", "is not for batches, which never wait; leave it out"
                 )
-            large += isinstance(command, LARGE_ANSWERS)
-            if large > limits.LARGE_ANSWERS_PER_BATCH_MAX:
+            answer_bytes = ANSWER_BYTES_MAX.get(type(command), 0)
+            size += answer_bytes
+            if size > limits.BATCH_ANSWER_BYTES_MAX:
+                most = limits.BATCH_ANSWER_BYTES_MAX // answer_bytes
                 raise bad_request(
                     f"commands[{at}].call",
-                    f"has large answers; a batch may have {limits.LARGE_ANSWERS_PER_BATCH_MAX} "
-                    "of those",
+                    f"may have a large answer; a batch may have {most} of those, fewer with others",
                 )
             commands.append(command)
         return Several(tuple(commands), body.atomic)

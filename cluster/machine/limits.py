@@ -96,8 +96,9 @@ MULTI_WAITS_PER_SESSION_MAX = 100
 """Waits of one session for several locks at once: each is looked at when it is given one."""
 
 COMMANDS_PER_BATCH_MAX = 1_000
-LARGE_ANSWERS_PER_BATCH_MAX = 4
-"""Commands in one batch whose answers may have a megabyte each."""
+BATCH_ANSWER_BYTES_MAX = 32 * 1024 * 1024
+"""Of the answer to one batch, by the most that each of its commands may be told: it is kept whole,
+stands in one record of a snapshot, and is made in one turn of a loop."""
 
 PARKED_MAX = 1_000_000
 """Requests that wait in any queue, over the whole cluster."""

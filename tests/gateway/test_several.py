@@ -148,6 +148,7 @@ async def test_a_place_in_a_waiting_room_comes_with_its_pass(api: Api) -> None:
         ([{"call": "POST /v1/locks/a/acquire"}], "commands[0].session"),
         ([take("a", "1-a", body={"session": "1-a"})], "commands[0].session"),
         (5 * [{"call": "POST /v1/tubes/t/reserve"}], "commands[4].call"),
+        (33 * [{"call": "POST /v1/jobs/1/reserve"}], "commands[32].call"),
         (1001 * [{"call": "POST /v1/tubes/t/reserve"}], "commands"),
     ],
 )

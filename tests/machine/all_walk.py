@@ -25,7 +25,9 @@ from cluster.machine.commands import (
     Request,
     RequestId,
 )
-from cluster.machine.commands.several import LARGE_ANSWERS, Several
+from cluster.machine.commands.jobs import ReserveJobs
+from cluster.machine.commands.several import Several
+from cluster.machine.commands.tasks import Work
 from cluster.machine.commands.tickets import LockResource, UnlockResource
 from cluster.machine.machine import Machine
 from cluster.machine.outcome import Answer, Batched, Opened, Queued, SessionExpired
@@ -158,8 +160,8 @@ class AllWalk:
         while len(commands) < self.rng.choice((1, 2, 3, 5)):
             command = self.of_a_primitive(machine)
             is_one = type(command) in machine.checks if is_atomic else True
-            large += isinstance(command, LARGE_ANSWERS)
-            if not is_one or (isinstance(command, LARGE_ANSWERS) and large > 1):
+            large += isinstance(command, ReserveJobs | Work)
+            if not is_one or (isinstance(command, ReserveJobs | Work) and large > 1):
                 continue
             if getattr(command, "wait_ms", 0):
                 command = msgspec.structs.replace(command, wait_ms=0)

@@ -19,7 +19,10 @@ from cluster.machine.commands import (
     ReleaseLock,
     Several,
 )
+from cluster.machine.commands.jobs import PutJob, ReserveJob, ReserveJobs
 from cluster.machine.commands.several import SINGLE_COMMANDS
+from cluster.machine.commands.tasks import Work
+from cluster.machine.commands.tickets import ClaimTicket
 from cluster.machine.machine import Machine
 from cluster.machine.outcome import (
     Batched,
@@ -162,6 +165,35 @@ def test_a_batch_with_anything_wrong_in_it_is_no_command(value: Any) -> None:
     """No batch in a batch, no abandon, no wait, and every name looked at."""
     with pytest.raises(WireError):
         commands.decode(cbor.encode(value))
+
+
+@pytest.mark.parametrize(
+    ("command", "most"),
+    [
+        (ReserveJobs(("mail",)), 4),
+        (Work("1-a", "pool"), 4),
+        (ReserveJob(1), 32),
+        (ClaimTicket("1-a", "seats"), 512),
+    ],
+)
+def test_the_answer_to_a_batch_is_bounded(command: Command, most: int) -> None:
+    """Whatever it gives out, there is room for it in a snapshot and in one turn of a loop."""
+    assert len(Several((command,) * most).commands) == most
+    with pytest.raises(ValueError, match="may be too large"):
+        Several((command,) * (most + 1))
+    with pytest.raises(ValueError, match="may be too large"):
+        Several((ReserveJobs(("mail",)),) * 4 + (command,))
+
+
+def test_the_largest_answer_to_a_batch_fits_into_a_snapshot() -> None:
+    """Also where it is remembered for a day."""
+    drive = Drive()
+    for number in range(1, 33):
+        drive.one(PutJob("mail", bytes(limits.JOB_BODY_BYTES_MAX)))
+        assert number in drive.machine.jobs.stock.jobs
+    batch = Several(tuple(ReserveJob(number) for number in range(1, 33)))
+    drive.one(batch, key="key", fingerprint=b"print")
+    assert sum(map(len, snapshot.encode(drive.machine.dump()))) > 64 * 1024 * 1024
 
 
 def test_a_batch_survives_the_wire() -> None:

@@ -5,7 +5,7 @@ RULE: values only; see `base.py`. Numbers 150 to 159.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated
@@ -24,8 +24,9 @@ from cluster.machine.commands import (
     tickets,
 )
 from cluster.machine.commands.base import Command
-from cluster.machine.commands.jobs import ReserveJobs
+from cluster.machine.commands.jobs import ReserveJob, ReserveJobs
 from cluster.machine.commands.tasks import Work
+from cluster.machine.commands.tickets import ClaimTicket
 
 SINGLE_COMMANDS: tuple[type[Command], ...] = (
     *sessions.COMMANDS,
@@ -44,8 +45,13 @@ if TYPE_CHECKING:
 else:
     Single = reduce(or_, SINGLE_COMMANDS)
 
-LARGE_ANSWERS = (ReserveJobs, Work)
-"""Whose answers may have a megabyte each."""
+ANSWER_BYTES_MAX: Mapping[type[Command], int] = {
+    ReserveJobs: 8 * 1024 * 1024,
+    Work: 8 * 1024 * 1024,
+    ReserveJob: limits.JOB_BODY_BYTES_MAX,
+    ClaimTicket: limits.TICKET_DATA_BYTES_MAX,
+}
+"""How much a command may be told, about and at the most, where it is more than it asked in."""
 
 
 class Several(Command, frozen=True, tag=150):
@@ -64,14 +70,13 @@ class Several(Command, frozen=True, tag=150):
         """Refuse what the types cannot.
 
         Raises:
-            ValueError: a command waits, or too many have large answers.
+            ValueError: a command waits, or the answer may be too large.
         """
         if any(getattr(command, "wait_ms", 0) > 0 for command in self.commands):
             raise ValueError("a command of a batch waits")
-        if sum(isinstance(command, LARGE_ANSWERS) for command in self.commands) > (
-            limits.LARGE_ANSWERS_PER_BATCH_MAX
-        ):
-            raise ValueError("too many commands of a batch have large answers")
+        size = sum(ANSWER_BYTES_MAX.get(type(command), 0) for command in self.commands)
+        if size > limits.BATCH_ANSWER_BYTES_MAX:
+            raise ValueError("the answer to a batch may be too large")
 
     def texts_inside(self) -> Iterable[str]:
         for command in self.commands:
