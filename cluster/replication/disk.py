@@ -19,6 +19,8 @@ LOCK_NAME: Final = "lock"
 RESERVE_STEP_BYTES: Final = 1 << 20
 """Reserved space is zero-filled in steps: a whole segment at once would stop the loop."""
 
+_SPARE_DESCRIPTORS: Final = 4
+
 _ZEROS: Final = bytes(RESERVE_STEP_BYTES)
 _READ_BYTES: Final = 1 << 20
 
@@ -127,6 +129,7 @@ class OsDisk:
         """
         self._path = path.absolute()
         self._failure = ""
+        self._spare: list[int] = []
         with self._fatal("open", "directory"):
             self._path.mkdir(parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
@@ -135,8 +138,7 @@ class OsDisk:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             holder = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip()
-            os.close(self._lock)
-            self._lock = -1
+            self.close()
             raise DiskLocked(
                 f"{self._path}: in use by process {holder or 'unknown'}; "
                 "two nodes must not share a data directory: stop the other one first"
@@ -154,6 +156,7 @@ class OsDisk:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+        self._spend_spare()
 
     def names(self) -> list[str]:
         """All file names, sorted (see Disk)."""
@@ -261,18 +264,34 @@ class OsDisk:
 
     @contextlib.contextmanager
     def _fatal(self, what: str, name: str) -> Iterator[None]:
+        self._spend_spare()
         try:
             yield
         except OSError as error:
             self.fail(what, name, error)
+        finally:
+            self._keep_spare()
 
     @contextlib.contextmanager
     def _reading(self, what: str, name: str) -> Iterator[None]:
+        self._spend_spare()
         try:
             yield
         except OSError as error:
             reason = error.strerror or str(error)
             raise DiskFailed(f"{what} of {name} in {self._path} failed: {reason}") from error
+        finally:
+            self._keep_spare()
+
+    def _keep_spare(self) -> None:
+        """Hold descriptors for later: clients may take all there are, and the disk must go on."""
+        with contextlib.suppress(OSError):
+            while len(self._spare) < _SPARE_DESCRIPTORS:
+                self._spare.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+
+    def _spend_spare(self) -> None:
+        while self._spare:
+            os.close(self._spare.pop())
 
     def _at(self, name: str) -> pathlib.Path:
         if not name or name in (".", "..", LOCK_NAME) or "/" in name or "\0" in name:

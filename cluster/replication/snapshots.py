@@ -505,7 +505,11 @@ class ForkDumper:
         """Fork (see Dumper)."""
         assert not self.busy, "a dump is under way"
         parent = os.getpid()
-        receiving, sending = os.pipe()
+        try:
+            receiving, sending = os.pipe()
+        except OSError as error:
+            self._failure = f"no pipe: {error}"
+            return
         os.set_blocking(receiving, False)
         # No signal may arrive in the child before it has let go of the parent's handlers.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import random
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -194,6 +195,42 @@ def test_nothing_is_written_after_a_failure(
 def failing(descriptor: int) -> None:
     """A disk that is broken."""
     raise OSError(5, os.strerror(5))
+
+
+def test_the_disk_goes_on_when_clients_have_taken_all_descriptors(tmp_path: pathlib.Path) -> None:
+    """A new segment, or a chunk for a follower, must not stop a node then."""
+    disk = OsDisk(tmp_path)
+    journal = disk.create("journal")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            os.open(os.devnull, os.O_RDONLY)
+        for number in range(20):
+            journal.append(b"entry")
+            journal.sync()
+            journal.close()
+            journal = disk.create(f"journal-{number}")
+            disk.sync_directory()
+            assert disk.read_at("journal", 0, 100) == b"entry"
+        assert len(disk.names()) == 21
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        journal.close()
+        disk.close()
+
+
+def test_a_closed_disk_keeps_no_descriptor(tmp_path: pathlib.Path) -> None:
+    """Neither one that was used, nor one that was refused."""
+    before = sorted(pathlib.Path("/proc/self/fd").iterdir())
+    disk = OsDisk(tmp_path)
+    disk.names()
+    with pytest.raises(DiskLocked):
+        OsDisk(tmp_path)
+    disk.close()
+    assert sorted(pathlib.Path("/proc/self/fd").iterdir()) == before
 
 
 def test_a_name_is_no_path(tmp_path: pathlib.Path) -> None:

@@ -8,6 +8,7 @@ import gc
 import os
 import pathlib
 import random
+import resource
 import select
 import signal
 import socket
@@ -705,6 +706,22 @@ def test_a_fork_that_is_refused_is_a_failed_dump(
         dumper.poll()
     assert not dumper.busy
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+
+
+def test_a_dump_without_a_descriptor_left_is_a_failed_dump(store: SnapshotStore) -> None:
+    """Clients may have taken them all; the log is kept, and a later dump may succeed."""
+    dumper = ForkDumper(store)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
+    try:
+        dumper.start(2, 1, 1, 0, lambda: [b"state"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    with pytest.raises(DumpFailed, match="no pipe: .*Too many open files"):
+        dumper.poll()
+    assert not dumper.busy
 
 
 def test_a_child_runs_no_exit_handler_and_flushes_nothing(tmp_path: pathlib.Path) -> None:
