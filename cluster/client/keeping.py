@@ -15,7 +15,6 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -244,12 +243,18 @@ class Keeper:
         self.look()
 
     def stop(self) -> None:
-        """Renew no more; from here on it stands as lost, and nobody is told any more."""
+        """Renew no more; from here on it stands as lost, and nobody is told any more.
+
+        Other tasks that rely on it are cancelled: what they hold is somebody else's from here on.
+        """
         self._is_stopped = True
         _AT_WORK.pop(id(self), None)
+        scopes = [key for key in self._listeners if isinstance(key, Scope)]
         self._listeners.clear()
         self._halt()
         self._moved.set()
+        for scope in scopes:
+            scope.ended()
 
     def take(self, lease: Lease) -> None:
         """Go on with what a renewal has brought; from any thread. Whoever passes the time in a test
@@ -357,11 +362,11 @@ class Scope:
     inside of the session is cancelled again at the next `await`, as the session is lost as well.
     """
 
-    __slots__ = ("_before", "_error", "_has_cancelled", "_keepers", "_loss", "_task")
+    __slots__ = ("_before", "_error", "_has_cancelled", "_keeper", "_loss", "_task")
 
-    def __init__(self, *keepers: Keeper, loss: Callable[[], LockLost] | None = None):
-        self._keepers = keepers
-        self._loss = loss
+    def __init__(self, keeper: Keeper, *, loss: Callable[[], LockLost] | None = None):
+        self._keeper = keeper
+        self._loss = keeper.loss if loss is None else loss
         self._task: asyncio.Task[Any] | None = None
         self._before = 0
         self._error: LockLost | None = None
@@ -387,14 +392,17 @@ class Scope:
         """
         task = asyncio.current_task()
         assert task is not None, "entered outside of a task"
-        for keeper in self._keepers:
-            if keeper.standing == "lost":
-                keeper.look()
-                raise keeper.loss() if self._loss is None else self._loss()
+        if self._keeper.standing == "lost":
+            self._keeper.look()
+            raise self._loss()
         self._task, self._before = task, task.cancelling()
         _ENTERED.setdefault(task, []).append(self)
-        for keeper in self._keepers:
-            keeper.listen(self, partial(self._on_state, keeper))
+        self._keeper.listen(self, self._on_state)
+
+    def ended(self) -> None:
+        """What it was entered for was ended; the task that did it itself knows of it."""
+        if asyncio.current_task() is not self._task:
+            self.fire(self._loss())
 
     def fire(self, error: LockLost) -> None:
         """Cancel the task, once."""
@@ -407,8 +415,7 @@ class Scope:
 
     def disarm(self) -> None:
         """What it was entered for was given back: let the task go on."""
-        for keeper in self._keepers:
-            keeper.unlisten(self)
+        self._keeper.unlisten(self)
         self._unbind()
 
     def exit(
@@ -424,10 +431,9 @@ class Scope:
         """
         if self._task is None:
             return
-        for keeper in self._keepers:
-            # The loop may have been kept from looking in time.
-            keeper.look()
-            keeper.unlisten(self)
+        # The loop may have been kept from looking in time.
+        self._keeper.look()
+        self._keeper.unlisten(self)
         task = self._unbind()
         if self._error is None:
             return
@@ -460,6 +466,6 @@ class Scope:
             self._task.uncancel()
             self._task.cancel(self._error.detail)
 
-    def _on_state(self, keeper: Keeper, standing: Standing) -> None:
+    def _on_state(self, standing: Standing) -> None:
         if standing == "lost":
-            self.fire(keeper.loss() if self._loss is None else self._loss())
+            self.fire(self._loss())

@@ -168,7 +168,8 @@ class Session:
     async def close(self) -> None:
         """End it; what it holds is free at once, or at the end of its TTL where nobody hears it.
 
-        May be called again, and from any task.
+        May be called again, and from any task; others that hold something under it, or wait for it,
+        are cancelled, and told that it is lost.
         """
         keeper = self._keeper
         if keeper is None or keeper.is_stopped or self._pid != os.getpid():
@@ -549,8 +550,12 @@ class Holding(Held):
             try:
                 return self._granted((await client.call(request)).body)
             except (asyncio.CancelledError, Indefinite):
-                # What became of the request is found out before another task has its turn.
-                self._in_background(self._tidy(request), inside)
+                if self.session.keeper.is_stopped:
+                    # What it may have been granted goes with the session.
+                    _leave(inside)
+                else:
+                    # What became of the request is found out before another task has its turn.
+                    self._in_background(self._tidy(request), inside)
                 raise
             except BaseException as error:
                 # A node took our broken connection for a client that hung up, and took us out of

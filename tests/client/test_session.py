@@ -593,3 +593,38 @@ async def test_a_session_is_opened_once(server: SmallServer, client: Client) -> 
     await session.close()
     assert server.sessions == {}
     assert server.count("POST", "sessions") == 1
+
+
+@pytest.mark.parametrize("closed", ["session", "client"])
+async def test_who_is_inside_of_what_another_task_closes_is_cancelled(
+    server: SmallServer, client: Client, closed: str
+) -> None:
+    """The lock is free, and somebody else may have it; who waits for one has waited in vain."""
+    session = await client.session(owner="process").open()
+    inside = asyncio.Event()
+
+    async def work() -> None:
+        async with session.lock("orders"):
+            inside.set()
+            await asyncio.sleep(3_600)
+
+    working = asyncio.create_task(work())
+    await inside.wait()
+    waiting = asyncio.create_task(session.lock("orders", wait="1h").acquire())
+    server.hold("others")
+    queueing = asyncio.create_task(session.lock("others", wait="1h").acquire())
+    await server.until_seen("POST", "others/acquire")
+    await (session.close() if closed == "session" else client.close())
+    for task in (working, waiting, queueing):
+        with pytest.raises(LockLost, match="given back"):
+            await task
+        assert task.cancelling() == 0
+    assert server.locks["orders"].holder is None
+
+
+async def test_who_closes_a_session_itself_goes_on(server: SmallServer, client: Client) -> None:
+    """It is no loss to the task that did it."""
+    async with client.session() as session:
+        await session.close()
+        await asyncio.sleep(0)
+    assert server.sessions == {}
