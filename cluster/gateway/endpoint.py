@@ -89,7 +89,10 @@ class Endpoint:
     async def _write(self, request: web.Request, content_type: str | None, cbor: bool) -> Finished:
         service, context = self._service, self._context
         ask = await self._ask(request, content_type)
-        order = service.order(ask, request.headers.get(KEY_HEADER))
+        keys = request.headers.getall(KEY_HEADER, [])
+        if len(keys) > 1:
+            raise bad_request("Idempotency-Key", "is given twice")
+        order = service.order(ask, keys[0] if keys else None)
         owner = cast(Connection, request.protocol).owner
         if order.waits and owner.has_ended:
             raise hung_up()

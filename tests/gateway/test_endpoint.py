@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict
 
 from cluster import errors
 from cluster.machine.commands import AcquireLock
@@ -91,6 +92,18 @@ async def test_a_bad_key_is_refused(api: Api) -> None:
     """Before anything is done."""
     got = await api.post("/v1/sessions", {"ttl": "1s"}, headers={"Idempotency-Key": "a b"})
     assert (got.status, got.body["field"]) == (400, "Idempotency-Key")
+    assert api.node.taken == []
+
+
+async def test_of_two_keys_none_is_chosen(api: Api) -> None:
+    """Somebody on the way may have taken the other one for the key."""
+    twice = CIMultiDict([("Idempotency-Key", "a"), ("Idempotency-Key", "b")])
+    url = f"http://{api.host}:{api.port}/v1/sessions"
+    async with api.session.post(url, json={"ttl": "1s"}, headers=twice) as got:
+        assert (got.status, (await got.json(content_type=None))["field"]) == (
+            400,
+            "Idempotency-Key",
+        )
     assert api.node.taken == []
 
 
