@@ -151,7 +151,8 @@ def show(look: Look, ask: Ask) -> SessionView:
 def show_all(look: Look, ask: Ask) -> SessionPage:
     """Show a page of sessions."""
     sessions, after = look.machine.sessions, ask.query["after"]
-    if after is not None and not sessions.existed(after):
+    # One that came from another cluster has an id of its own: it is known while it lives.
+    if after is not None and sessions.get(after) is None and not sessions.existed(after):
         raise bad_request("after", "is no id of a session; take `next` of the page before")
     found, following = page(
         lambda after, limit: sessions.list(look.now_ms, after=after, limit=limit),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from cluster.machine import ksuids
+from cluster.machine.commands import OpenSession
 from tests.gateway.conftest import Api
 
 
@@ -108,6 +110,17 @@ async def test_sessions_are_listed_in_pages(anywhere: Api) -> None:
     assert [one["session"] for one in second["sessions"]] == sessions[2:]
     assert "next" not in second
     assert (await anywhere.get("/v1/sessions?after=nobody")).code == "bad_request"
+
+
+async def test_a_page_may_end_with_a_session_of_another_cluster(api: Api) -> None:
+    """Its id tells no place in the order, but it is known while it lives."""
+    taken = OpenSession("x", 30_000, ksuid=bytes(range(235, 255)))
+    api.node.submit(taken, lambda _reply: None)
+    behind = await api.open()
+    first = (await api.get("/v1/sessions?limit=1")).body
+    assert first["next"] == ksuids.text_of(bytes(range(235, 255)))
+    second = (await api.get(f"/v1/sessions?limit=1&after={first['next']}")).body
+    assert [one["session"] for one in second["sessions"]] == [behind]
 
 
 async def test_the_same_key_opens_one_session(anywhere: Api) -> None:
