@@ -91,6 +91,9 @@ ROOMS_MAX = 100_000
 WINDOW_SIZE_MAX = 1_000_000_000
 ACTIVE_WINDOWS_MAX = 1_000_000
 
+ROOM_ETA_MS_MAX = 2**53 - 1
+"""What is told at the most: a number that every reader of JSON can hold."""
+
 LOCKS_PER_COMMAND_MAX = 100
 MULTI_WAITS_PER_SESSION_MAX = 100
 """Waits of one session for several locks at once: each is looked at when it is given one."""

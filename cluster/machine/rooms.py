@@ -421,7 +421,8 @@ def _place(room: Room, position: int, now_ms: int) -> PlaceInfo:
         return PlaceInfo(position, status, 0, 0)
     steps = (position - room.window_end - 1) // room.window_size
     first_ms = room.pace_ms if room.clock is None else _until(room.clock, now_ms)
-    eta_ms = first_ms + steps * room.pace_ms
+    # Places are given without end: the product would be too large for an answer one day.
+    eta_ms = min(first_ms + steps * room.pace_ms, limits.ROOM_ETA_MS_MAX)
     return PlaceInfo(position, status, position - room.window_end - 1, eta_ms)
 
 

@@ -51,6 +51,19 @@ def end(drive: Drive) -> int:
 
 
 class TestPlaces:
+    def test_a_wait_beyond_all_numbers_is_told_as_very_long(self) -> None:
+        """Places are given without end, and an answer must always be possible."""
+        drive = Drive()
+        drive.ask(SetRoom("r", 1, limits.LENGTH_MS_MAX, 1), JoinRoom("r"), JoinRoom("r"))
+        rows = plain(drive.machine.dump())
+        ((_, (record,)),) = [row for row in rows if row[0] == "rooms"]
+        joined = 5
+        record[joined] = 2**60
+        drive.machine = Machine.load(rows)
+        place = drive.one(JoinRoom("r"))
+        assert isinstance(place, RoomJoined)
+        assert (place.position, place.eta_ms) == (2**60 + 1, limits.ROOM_ETA_MS_MAX)
+
     def test_are_numbered_in_order(self) -> None:
         """The first window is admitted at once, the others wait and know how long."""
         drive = room()
