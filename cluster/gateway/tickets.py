@@ -262,7 +262,7 @@ def _view(info: ResourceInfo) -> ResourceView:
             for session, ticket, waited_ms, expires_in_ms, position in info.waiters
         ],
         ticket_count=len(info.tickets),
-        free_count=sum(ticket.claim is None for ticket in info.tickets),
+        free_count=info.free,
         queue_length=len(info.waiters),
     )
 

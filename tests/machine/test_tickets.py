@@ -90,7 +90,7 @@ class TestIssue:
         )
         drive.at(30)
         assert drive.machine.tickets.info("lab", 30) == ResourceInfo(
-            "lab", (TicketInfo("lab", "t", provider, 20, 30, b"x", True, None),), ()
+            "lab", (TicketInfo("lab", "t", provider, 20, 30, b"x", True, None),), (), 1
         )
 
     def test_again_by_its_issuer_replaces_the_data_and_nothing_else(self) -> None:
@@ -379,6 +379,7 @@ class TestPictures:
                 TicketInfo("lab", "s", provider, 7, 30, None, False, (b, 21, 20)),
             ),
             ((a, "s", 20, 80, 1), (b, "q", 10, 40, 1)),
+            0,
         )
         assert drive.machine.tickets.ticket("lab", "z", 30) is None
         assert drive.machine.tickets.ticket("attic", "t", 30) is None

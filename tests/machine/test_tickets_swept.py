@@ -154,6 +154,18 @@ def test_one_who_waits_is_not_given_what_is_nobodys() -> None:
     assert {outcome.session for outcome in granted} == {native}
 
 
+def test_what_nobody_could_claim_is_not_free() -> None:
+    """Neither a lock's one ticket, nor one that waits for the sweep."""
+    drive = Drive()
+    holder, issuer = opened(drive), opened(drive)
+    drive.ask(
+        LockResource(holder, "l"), IssueTicket(issuer, "r", "t"), IssueTicket(holder, "r", "u")
+    )
+    drive.one(CloseSession(issuer))
+    pictures = drive.machine.tickets.list(0)
+    assert [(len(picture.tickets), picture.free) for picture in pictures] == [(1, 0), (2, 1)]
+
+
 def test_without_a_sweep_everything_goes_at_once() -> None:
     """A native session's lock and tickets leave nothing behind."""
     drive = Drive()

@@ -249,4 +249,5 @@ class TicketModel(Naive):
             )
             for w in self.places(name)
         ]
-        return ResourceInfo(name, tuple(tickets), tuple(waiters))
+        free = sum(ticket.claim is None for ticket in tickets)
+        return ResourceInfo(name, tuple(tickets), tuple(waiters), free)

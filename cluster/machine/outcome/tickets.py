@@ -140,11 +140,13 @@ class ResourceInfo(msgspec.Struct, frozen=True):
 
     tickets: in order of first issue.
     waiters: (session, ticket or None, waited_ms, expires_in_ms, position) in order of arrival.
+    free: how many tickets can be claimed.
     """
 
     name: str
     tickets: tuple[TicketInfo, ...]
     waiters: tuple[tuple[str, str | None, int, int, int], ...]
+    free: int
 
 
 OUTCOMES: tuple[type[Outcome], ...] = (

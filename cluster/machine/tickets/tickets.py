@@ -371,6 +371,7 @@ class Tickets:
                 )
                 for place in resource.queue
             ),
+            len(resource.free),
         )
 
     def list(
