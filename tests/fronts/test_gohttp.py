@@ -661,6 +661,29 @@ async def test_over_the_limit_the_longest_at_rest_goes() -> None:
 
 
 @pytest.mark.both_loops
+async def test_who_has_not_got_all_of_its_answer_does_not_rest() -> None:
+    """It is not cut off for one that comes."""
+    size = 16 * 1024 * 1024
+
+    async def serve(request: Request) -> Answer:
+        return exchange.text("a" * size)
+
+    async with (
+        _serving(serve, connections_max=1) as server,
+        _dialled(server) as (first, one),
+    ):
+        one.write(_get("/"))
+        await first.readuntil(b"\r\n\r\n")
+        async with _dialled(server):
+            await _until(lambda: server.refused == 1)
+        assert await first.readexactly(size) == b"a" * size
+        await _until(lambda: not server.in_progress)
+        async with _dialled(server) as (second, two):
+            two.write(_get("/"))
+            assert (await second.readuntil(b" ")) == b"HTTP/1.1 "
+
+
+@pytest.mark.both_loops
 @pytest.mark.parametrize(
     ("data", "status"),
     [

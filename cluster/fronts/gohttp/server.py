@@ -174,8 +174,14 @@ class GoServer:
         self._silent[connection] = None
 
     def asked(self, connection: _Connection) -> None:
-        """It has asked for the first time."""
+        """It has asked something: until it has all of the answer, it does not rest."""
+        self._resting.pop(connection, None)
         self._silent.pop(connection, None)
+
+    def answered(self, connection: _Connection) -> None:
+        """It has its answers."""
+        if connection in self._open:
+            self._resting[connection] = None
 
     def closed(self, connection: _Connection) -> None:
         """One connection less; harmless when it was told before."""
@@ -185,7 +191,6 @@ class GoServer:
 
     async def _handle(self, base: web.BaseRequest) -> web.StreamResponse:
         connection = cast(_Connection, base.protocol)
-        self._resting.pop(connection, None)
         try:
             answer = await self._answer(base)
         except asyncio.CancelledError:
@@ -198,9 +203,6 @@ class GoServer:
             _log.exception("a connection ended by an error of ours", front=self.name)
             connection.abort()
             return web.Response()
-        finally:
-            if connection in self._open:
-                self._resting[connection] = None
         response = _Response(answer)
         if answer.closes or self._is_draining or connection.is_at_end:
             response.force_close()
@@ -372,9 +374,8 @@ class _Connection(RequestHandler):
         if self._messages:
             message, self._last_body = self._messages[-1]
             self._last_target = "" if isinstance(message, _ErrInfo) else message.path
-            if not self._answered:
-                self._owner.asked(self)
-                self._has_asked()
+            self._owner.asked(self)
+            self._has_asked()
             if isinstance(self._messages[-1][0], _ErrInfo):
                 self._end_body()
         if self._request_count > known or not self._last_body.is_eof():
@@ -434,6 +435,8 @@ class _Connection(RequestHandler):
             return resp, True
         finally:
             self._answered += 1
+            if not self.is_busy:
+                self._owner.answered(self)
 
     def abort(self) -> None:
         """Cut it, whatever is in progress."""
