@@ -27,13 +27,14 @@ from jepsen import nemeses, reports, testbed, workloads
 from jepsen.checkers.hygiene import Hygiene
 from jepsen.checkers.progress import Progress
 from jepsen.checkers.replicas import Replicas
+from jepsen.checkers.status import Status
 from jepsen.history import Line, Recorder, Type
 from jepsen.nemeses.base import FACTS
 from jepsen.nemeses.kills import LeaderKills
 from jepsen.system import COTERIE, System
 from jepsen.testbed import Testbed
 from jepsen.toxiproxy import Server
-from jepsen.verdicts import Verdict, accept, reject, undecided
+from jepsen.verdicts import Checker, Verdict, accept, reject, undecided
 from jepsen.workloads.base import Arena, Workload
 
 CALM_S: Final = 4.0
@@ -49,7 +50,7 @@ ELECTION_MS: Final = 900
 HELD_MOST: Final = {"descriptors": (400, "open"), "memory": (700, "MiB")}
 """Of a node at the end of a run: some ten times what it takes."""
 
-_QUIET: Final = frozenset({"node.digest"})
+_QUIET: Final = frozenset({"node.digest", "node.view", "node.read"})
 
 
 class CannotRun(Exception):
@@ -202,7 +203,10 @@ async def run(
         recorder.close()
     lines = recorder.lines
     say("judging" if not notes.trouble else f"trouble: {notes.trouble[:300]}")
-    notes.verdicts += await asyncio.to_thread(_judged, workload, lines)
+    always: list[Checker] = [Replicas(), Progress(), Hygiene()]
+    if plan.system.has_probes:
+        always.append(Status())
+    notes.verdicts += await asyncio.to_thread(_judged, workload, lines, always)
     if not notes.outages_ms:
         notes.outages_ms = outages(lines)
     facts = reports.Facts(
@@ -353,16 +357,37 @@ async def _set(event: asyncio.Event) -> None:
 
 @contextlib.asynccontextmanager
 async def _watched(bed: Testbed, recorder: Recorder) -> AsyncIterator[None]:
-    """Look at all nodes from time to time while the block runs, and take down what they say."""
+    """Look at all nodes from time to time while the block runs, and take down what they say; each
+    at its own pace, so that one that does not answer keeps nobody from the others.
+    """
 
-    async def watch() -> None:
+    async def crashes() -> None:
         told = 0
         while True:
-            for name, view in (await bed.views()).items():
-                value = {"index": view.applied, "digest": view.digest, "term": view.term}
-                recorder.note(FACTS, Type.INFO, "node.digest", name, value)
             told = _tell_crashes(bed, recorder, told)
             await asyncio.sleep(LOOK_EVERY_S)
+
+    async def looks(name: str) -> None:
+        while True:
+            await _look_at(bed, recorder, name)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def reads(name: str) -> None:
+        while True:
+            if name in bed.running and name not in bed.paused:
+                asked_ns = time.monotonic_ns() - recorder.began_ns
+                outcome = await bed.read(name)
+                value = {"outcome": outcome, "asked_ns": asked_ns}
+                recorder.note(FACTS, Type.INFO, "node.read", name, value)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def watch() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(crashes())
+            for name in bed.names:
+                group.create_task(looks(name))
+                if bed.system.has_probes:
+                    group.create_task(reads(name))
 
     task = asyncio.create_task(watch())
     try:
@@ -371,6 +396,34 @@ async def _watched(bed: Testbed, recorder: Recorder) -> AsyncIterator[None]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+async def _look_at(bed: Testbed, recorder: Recorder, name: str) -> None:
+    """Take down what a node says of itself, and what we know of the leader that it names."""
+    asked_ns = time.monotonic_ns() - recorder.began_ns
+    gone_ms = {other: bed.gone_ms(other) for other in bed.names}
+    shut_ms = {other: bed.shut_ms(name, other) for other in bed.names}
+    is_late = bed.is_late
+    view = await bed.look(name)
+    if view is None:
+        return
+    value = {"index": view.applied, "digest": view.digest, "term": view.term}
+    recorder.note(FACTS, Type.INFO, "node.digest", name, value)
+    is_ready = await bed.is_ready(name) if bed.system.has_probes else None
+    if is_ready is None:
+        return
+    value = {
+        "asked_ns": asked_ns,
+        "role": view.role,
+        "leader": view.leader,
+        "term": view.term,
+        "ready": view.ready,
+        "readyz": is_ready,
+        "gone_ms": gone_ms.get(view.leader or "", 0),
+        "shut_ms": shut_ms.get(view.leader or "", 0),
+        "late": is_late or bed.is_late,
+    }
+    recorder.note(FACTS, Type.INFO, "node.view", name, value)
 
 
 def _tell_crashes(bed: Testbed, recorder: Recorder, told: int) -> int:
@@ -420,7 +473,7 @@ def _one_leader_per_term(bed: Testbed) -> Verdict:
     )
 
 
-def _judged(workload: Workload, lines: Sequence[Line]) -> list[Verdict]:
+def _judged(workload: Workload, lines: Sequence[Line], always: Sequence[Checker]) -> list[Verdict]:
     """Every checker's answer, of the workload's and of those that every run has; one that fails
     has decided nothing.
     """
@@ -431,9 +484,7 @@ def _judged(workload: Workload, lines: Sequence[Line]) -> list[Verdict]:
     except Exception as error:  # noqa: BLE001
         verdicts.append(undecided("checkers", f"they cannot be made: {_told(error)}"))
         asked = ()
-    for name, checker in {
-        one.name: one for one in (*asked, Replicas(), Progress(), Hygiene())
-    }.items():
+    for name, checker in {one.name: one for one in (*asked, *always)}.items():
         try:
             verdicts.append(checker.check(lines))
         except Exception as error:  # noqa: BLE001

@@ -19,12 +19,14 @@ class System:
         arguments: of Python, before `--config FILE`.
         environ: what is set for it beside what every node gets.
         words: of our command line, to have the same again.
+        has_probes: it answers `/readyz` and reads of locks, as ours does.
     """
 
     name: str
     arguments: tuple[str, ...]
     environ: tuple[tuple[str, str], ...] = ()
     words: str = ""
+    has_probes: bool = True
 
 
 COTERIE: Final = System("", ("-P", "-m", "cluster.cli", "serve"))

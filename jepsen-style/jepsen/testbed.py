@@ -59,6 +59,12 @@ STOP_S: Final = 40.0
 """A node stops within its drain timeout; this is far beyond."""
 
 _LOOK_S: Final = 1.5
+_READ_S: Final = 4.0
+"""Longer than a node lets a request wait (see the settings)."""
+
+_LATE_NS: Final = 3_000_000_000
+"""Bytes that were held up may still arrive for so long after the end of what held them."""
+
 _WORDS_KEPT: Final = 400
 
 
@@ -203,6 +209,11 @@ class Testbed(LocalCluster):
         self.complaints: list[tuple[str, str]] = []
         self.paused: set[str] = set()
         self.held: set[str] = set()
+        # Since when, by `time.monotonic_ns`: a node stands still or is down, a link is closed.
+        self._gone_ns: dict[str, int] = {}
+        self._shut_ns: dict[str, int] = {}
+        self._poisoned: set[str] = set()
+        self._late_until_ns = 0
         self._aborted: set[str] = set()
         self._settings_of_all = {**SETTINGS, **(settings or {})}
         self._excused: dict[str, set[int]] = {name: set() for name in self.members}
@@ -287,6 +298,7 @@ class Testbed(LocalCluster):
                 preexec_fn=processes.dies_with_parent(),
             )
             self._excused[name].clear()
+            self._gone_ns.pop(name, None)
             self._processes[name] = process
             self._watchers[name] = asyncio.create_task(self._watch(name, process))
 
@@ -337,12 +349,14 @@ class Testbed(LocalCluster):
             if name in self.running:
                 self.paused.add(name)
                 self.signal(name, signal.SIGSTOP)
+                self._gone_ns.setdefault(name, time.monotonic_ns())
 
     def resume(self, *names: str) -> None:
         """Let paused nodes go on."""
         for name in names:
             if name in self.paused:
                 self.paused.discard(name)
+                self._gone_ns.pop(name, None)
                 self.signal(name, signal.SIGCONT)
 
     async def heal(self) -> None:
@@ -366,6 +380,7 @@ class Testbed(LocalCluster):
     async def cut(self, *links: Link) -> None:
         """Close what is connected there, and refuse what comes."""
         await self._do(links, Link.cut)
+        self._close(links)
 
     async def silence(self, *links: Link, stream: Stream | None = None) -> None:
         """Swallow the bytes of both streams, or of one, while connections stay open."""
@@ -375,15 +390,24 @@ class Testbed(LocalCluster):
                 link.silence(one)
 
         await self._do(links, swallow)
+        if stream is None:
+            self._close(links)
 
     async def poison(self, kind: str, *links: Link, stream: Stream, **attributes: int) -> None:
         """Add any toxic that the server knows."""
+        self._poisoned |= {link.name for link in links if link in self.peers.values()}
         await self._do(links, lambda link: link.add(kind, stream, **attributes))
 
     async def mend(self, *links: Link) -> None:
         """Take everything off these links, and open them."""
+        names = {link.name for link in links}
+        for name in names:
+            self._shut_ns.pop(name, None)
         await self._apart(links, Link.heal)
-        self._touched -= {link.name for link in links}
+        self._touched -= names
+        if self._poisoned & names:
+            self._poisoned -= names
+            self._late_until_ns = time.monotonic_ns() + _LATE_NS
 
     async def mend_all(self) -> None:
         """The same for every link that anything was done to."""
@@ -413,6 +437,44 @@ class Testbed(LocalCluster):
     def pid_of(self, name: str) -> int:
         """A node's process, the last one it had."""
         return self._processes[name].pid
+
+    def gone_ms(self, name: str) -> int:
+        """For how long a node has surely not been running, or stood still; 0 where it may run."""
+        return _since_ms(self._gone_ns.get(name))
+
+    def shut_ms(self, source: str, target: str) -> int:
+        """For how long nothing has surely come from one node to another; 0 where it may."""
+        link = self.peers.get((source, target))
+        return 0 if link is None else _since_ms(self._shut_ns.get(link.name))
+
+    @property
+    def is_late(self) -> bool:
+        """Bytes on their way between nodes may be old."""
+        return bool(self._poisoned) or time.monotonic_ns() < self._late_until_ns
+
+    async def is_ready(self, name: str) -> bool | None:
+        """What a node's `/readyz` says; None where it says nothing of the kind."""
+        assert self._http is not None, "the bed is not open"
+        try:
+            async with self._http.get(f"{self.members[name].url}/readyz") as response:
+                return {200: True, 503: False}.get(response.status)
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return None
+
+    async def read(self, name: str) -> str:
+        """Have a node answer a linearizable read, directly: "ok", the code of its refusal, "late",
+        or "unreachable".
+        """
+        assert self._http is not None, "the bed is not open"
+        url, most = f"{self.members[name].url}/v1/locks/read", aiohttp.ClientTimeout(total=_READ_S)
+        try:
+            async with self._http.get(url, timeout=most) as response:
+                problem = msgspec.json.decode(await response.read())
+                return "ok" if response.status == 200 else str(problem.get("code"))
+        except TimeoutError:
+            return "late"
+        except (aiohttp.ClientError, OSError, msgspec.DecodeError):
+            return "unreachable"
 
     async def look(self, name: str) -> View | None:
         """The cluster as one node sees it, asked directly; None where it does not answer soon."""
@@ -595,6 +657,10 @@ class Testbed(LocalCluster):
                 await asyncio.wait({work})
                 raise
 
+    def _close(self, links: Iterable[Link]) -> None:
+        for link in links:
+            self._shut_ns.setdefault(link.name, time.monotonic_ns())
+
     def _environ(self, name: str) -> dict[str, str]:
         """Of a node: no settings of ours, the place we were imported from, what is preloaded."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("COTERIE_")}
@@ -636,6 +702,7 @@ class Testbed(LocalCluster):
 
     def _ended(self, name: str, returncode: int) -> None:
         self.paused.discard(name)
+        self._gone_ns.setdefault(name, time.monotonic_ns())
         expected = returncode == AS_ASKED or returncode in self._excused[name]
         words = tuple(self._words[name])[-12:]
         why = f"it did not stop within {STOP_S:g} s of SIGTERM" if name in self._aborted else ""
@@ -693,6 +760,10 @@ async def opened(
             shutil.rmtree(bed.folder, ignore_errors=True)
             shutil.rmtree(folder / "disks", ignore_errors=True)
             server.clear()
+
+
+def _since_ms(began_ns: int | None) -> int:
+    return 0 if began_ns is None else (time.monotonic_ns() - began_ns) // 1_000_000
 
 
 def _each(links: Iterable[Link], what: Callable[[Link], object]) -> None:

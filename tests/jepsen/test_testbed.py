@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from jepsen.preload.disk import build
+from jepsen.progress import until
 from jepsen.testbed import FATAL, Testbed, View, Watch, opened
 from jepsen.toxiproxy import Server
 
@@ -76,6 +77,49 @@ async def test_a_cut_client_link_is_cut_and_mended(bed: Testbed) -> None:
         await bed.mend_all()
         async with http.get(f"{url}/livez") as response:
             assert response.status == 200
+
+
+@on_the_bed
+async def test_the_bed_knows_who_is_gone_and_which_way_is_shut(bed: Testbed) -> None:
+    """From the moment it is surely so to just before it may end: nodes down or stopped, ways cut or
+    silent, bytes made late.
+    """
+    await bed.heal()
+    await bed.until_served()
+    _, (near, far) = await bed.roles()
+    way = bed.peers[near, far]
+    assert not any(map(bed.gone_ms, bed.names))
+    assert bed.shut_ms(near, far) == 0
+
+    async def is_known() -> bool:
+        return bed.gone_ms(far) > 0 and bed.shut_ms(near, far) > 0
+
+    for do in (bed.cut, bed.silence):
+        bed.pause(far)
+        await do(way)
+        await until(is_known, "who is gone, and what is shut")
+        assert (bed.gone_ms(near), bed.shut_ms(far, near)) == (0, 0)
+        bed.resume(far)
+        await bed.mend(way)
+        assert (bed.gone_ms(far), bed.shut_ms(near, far)) == (0, 0)
+    assert not bed.is_late
+    await bed.poison("latency", bed.link_of(0, near), stream="upstream", latency=1)
+    assert not bed.is_late
+    await bed.poison("latency", way, stream="upstream", latency=1)
+    assert bed.is_late
+    await bed.mend_all()
+    assert bed.is_late, "what was held up is still on its way"
+    await bed.kill9(far)
+
+    async def is_gone() -> bool:
+        return bed.gone_ms(far) > 0
+
+    await until(is_gone, "who is gone")
+    await bed.start(far)
+    assert bed.gone_ms(far) == 0
+    await bed.until_served()
+    assert [await bed.is_ready(name) for name in bed.names] == [True] * 3
+    assert [await bed.read(name) for name in bed.names] == ["ok"] * 3
 
 
 @on_the_bed

@@ -52,5 +52,5 @@ Who there is, each made without arguments (the allowances are keywords):
 | K11 | `replicas` | `Replicas` (the runner's) |
 | K12 | `durability` | `Durability` (every workload's) |
 | K13 | `progress` | `Progress` (the runner's) |
-| K15 | `hygiene` | `Hygiene` (the runner's) |
+| K15 | `hygiene`, `status` | `Hygiene`, `Status` (the runner's) |
 """

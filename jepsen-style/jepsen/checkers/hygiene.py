@@ -3,9 +3,8 @@
 RULE: a fact that says so is enough.
 
 Facts: `node.crash` (key = node, value `exit`, `log`: last lines), `node.traceback` (key = node, value
-`text`), `node.leak` (key = node, value `what`, `from`, `to`), `node.untruthful` (key = node, value
-`said`, `was`). The runner records `node.watched` once (value `nodes`), so that "nothing was seen" can
-be told from "nobody looked".
+`text`), `node.leak` (key = node, value `what`, `from`, `to`). The runner records `node.watched` once
+(value `nodes`), so that "nothing was seen" can be told from "nobody looked".
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ WORDS = {
     "node.crash": "ended by itself",
     "node.traceback": "raised what nobody caught",
     "node.leak": "keeps what it does not need",
-    "node.untruthful": "said what was not so",
 }
 
 

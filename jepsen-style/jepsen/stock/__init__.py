@@ -18,4 +18,5 @@ SYSTEM: Final = System(
     name="stock",
     arguments=("-P", "-m", "jepsen.stock.serve"),
     words="--stock",
+    has_probes=False,
 )
