@@ -94,10 +94,12 @@ class TcpServer:
         assert task is not None
         self._open[task] = writer
         try:
-            # Small answers one after the other: each is worth a packet of its own.
             sock = writer.get_extra_info("socket")
             if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+                # Small answers one after the other: each is worth a packet of its own.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                # A client whose machine is gone says nothing more: not for ever.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             await self._serve_one(reader, writer)
             writer.close()
             await writer.wait_closed()

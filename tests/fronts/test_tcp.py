@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -41,6 +42,24 @@ async def test_serves_until_the_client_is_done() -> None:
     writer.close()
     await server.stop(1.0)
     assert server.connections == 0
+
+
+@pytest.mark.both_loops
+async def test_clients_whose_machines_are_gone_are_noticed() -> None:
+    """By the kernel, which asks a silent one after a while."""
+    asked: list[int] = []
+
+    async def look(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sock = writer.get_extra_info("socket")
+        asked.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
+    server = TcpServer("look", look)
+    await server.start(HOST, 0)
+    reader, writer = await _dial(server)
+    assert await reader.read() == b""
+    assert asked == [1]
+    writer.close()
+    await server.stop(1.0)
 
 
 @pytest.mark.both_loops

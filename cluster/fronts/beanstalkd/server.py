@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 from contextlib import suppress
 from typing import Final
 
@@ -79,8 +78,6 @@ class Beanstalkd(ServedFront):
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._is_ending:
             return
-        # A client whose machine is gone says nothing more, and may be waiting for ever.
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         connection = Connection(
             self._surroundings,
             reader,
