@@ -25,7 +25,7 @@ FOLDER = Path(__file__).parent / "pages" / "reference"
 MADE = "<!-- Made by docs/reference.py; not to be edited. -->"
 
 # Options that most commands have, explained once.
-COMMON = ("--endpoints", "--timeout", "-o, --output", "--key", "-h, --help")
+COMMON = ("--endpoints ", "--ca ", "--timeout ", "-o, --output", "--key ", "-h, --help")
 
 
 def settings() -> str:
@@ -66,6 +66,7 @@ def command_line() -> str:
             "| option | |",
             "|---|---|",
             "| `--endpoints HOST:PORT,…` | nodes of the cluster, any of them will do; else `COTERIE_ENDPOINTS`, else ports 7101 to 7103 of this machine |",
+            "| `--ca FILE` | authorities to trust for https (PEM), `host:port` means https then; else `COTERIE_CA`, else those of the system |",
             "| `-o`, `--output` | `table`, `json`, `yaml` or `name` (the one word that a script goes on with); by default tables on a terminal and lines with tabs in a pipe |",
             "| `--timeout TIME` | how long to try in all, a wait apart |",
             "| `--key TEXT` | Idempotency-Key of a write: asked again with the same one, it happens once |",

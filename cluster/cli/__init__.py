@@ -6,13 +6,15 @@ libraries inside it when they are needed: start-up is felt.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
+from typing import Any
 
 import click
 
 from cluster import __version__
-from cluster.cli.exits import EXITS
+from cluster.cli.exits import EXITS, INTERRUPTED
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Run": ("serve", "dev", "demo", "import"),
@@ -53,10 +55,12 @@ _RUNNERS = {"locks": ("run", "lock"), "jobs": ("work", "working")}
 # No module can have the name of a keyword.
 _MODULES = {"import": "importing"}
 
+# Of a help: it is wrapped, not cut.
+SENTENCE_MAX = 200
+
 EPILOG = f"""
 Begin with: coterie demo
 
-\b
 Answers are tables on a terminal and lines with tabs in a pipe; -o json and -o yaml are for
 programs, and -o name prints the one word that a script goes on with. NO_COLOR is respected.
 {EXITS}"""
@@ -93,18 +97,29 @@ class LazyGroup(click.Group):
         """Find the command; `lock acquire …` is `locks acquire …`, unless a command follows `--`."""
         if args[0] == "lock" and len(args) > 1 and args[1] in _LOCK_VERBS and "--" not in args:
             args = ["locks", *args[1:]]
+        # click looks for near words among commands that are loaded, and none of ours are.
+        if not args[0].startswith("-") and args[0] not in (*COMMANDS, *_ALSO):
+            near = difflib.get_close_matches(args[0], (*COMMANDS, *_ALSO), n=1)
+            meant = f' Did you mean "{near[0]}"?' if near else ""
+            ctx.fail(f"No such command '{args[0]}'.{meant}")
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Carry it out; an interrupt ends all commands alike, also while they are loaded."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands by what they are for."""
-        limit = formatter.width - 6 - max(map(len, COMMANDS))
         for title, names in SECTIONS.items():
             with formatter.section(title):
                 rows = []
                 for name in names:
                     found = self.get_command(ctx, name)
                     assert found is not None
-                    rows.append((name, found.get_short_help_str(limit)))
+                    rows.append((name, found.get_short_help_str(SENTENCE_MAX)))
                 formatter.write_dl(rows)
 
 

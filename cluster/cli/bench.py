@@ -20,7 +20,7 @@ import click
 from cluster.cli import exits
 from cluster.cli.rendering import headed
 from cluster.cli.verbs import timeout_option
-from cluster.cli.words import Duration, endpoints_option, leave, say
+from cluster.cli.words import Duration, authorities, cluster_options, leave, say
 
 if TYPE_CHECKING:
     from cluster.client.aio import Client
@@ -32,11 +32,9 @@ Examples:
   coterie bench jobs --clients 64 --yes
   coterie bench mixed --names 1 --yes -o json      # all after one lock, one tube
 
-\b
 locks: take a lock and give it back. jobs: put, reserve and delete. mixed: both, by half of
 the clients each. Every time is what one client saw, from sending to the answer.
 
-\b
 Exit codes: see coterie --help
 """
 
@@ -123,7 +121,7 @@ def percentile_ms(times_s: list[float], part: float) -> float | None:
     help="Text for people or JSON for programs.",
 )
 @timeout_option
-@endpoints_option
+@cluster_options
 def command(
     mix: str,
     clients: int,
@@ -174,7 +172,11 @@ class Bench:
             # Each stays with another node, as clients of a real cluster do.
             ways = [
                 await stack.enter_async_context(
-                    Client((*endpoints[at:], *endpoints[:at]), timeout_ms=timeout_ms)
+                    Client(
+                        (*endpoints[at:], *endpoints[:at]),
+                        timeout_ms=timeout_ms,
+                        tls=authorities(),
+                    )
                 )
                 for at in range(len(endpoints))
             ]

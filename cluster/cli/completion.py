@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cluster.cli.words import authorities, tls_context
+
 if TYPE_CHECKING:
     from cluster.cli.verbs import Live
 
@@ -28,7 +30,6 @@ Examples:
   eval "$(coterie completion zsh)"                 # in ~/.zshrc, behind compinit
   coterie completion fish | source                 # in ~/.config/fish/config.fish
 
-\b
 Names of locks, sessions, tubes and so on are asked of the cluster that --endpoints or
 COTERIE_ENDPOINTS names; where it does not answer within half a second, there are none.
 """
@@ -64,15 +65,23 @@ def names(live: Live, incomplete: str, endpoints: Iterable[str] | None) -> list[
 
     if endpoints is None:
         try:
-            endpoints = parse_endpoints(os.environ.get("COTERIE_ENDPOINTS", DEFAULT_ENDPOINTS))
+            endpoints = parse_endpoints(
+                os.environ.get("COTERIE_ENDPOINTS") or DEFAULT_ENDPOINTS,
+                is_secure=authorities() is not None,
+            )
         except ValueError:
             return []
     url = urlsplit(next(iter(endpoints)))
     path = f"{live.path}?consistency=stale&limit={NAMES_MAX}"
     if live.path != "/v1/sessions":  # Which knows no prefix: ids are drawn by lot.
         path += f"&prefix={quote(incomplete, safe='')}"
-    connect = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-    connection = connect(url.hostname or "", url.port, timeout=WITHIN_S)
+    connection: http.client.HTTPConnection
+    if url.scheme == "https":
+        connection = http.client.HTTPSConnection(
+            url.hostname or "", url.port, timeout=WITHIN_S, context=tls_context()
+        )
+    else:
+        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=WITHIN_S)
     try:
         connection.request("GET", path)
         answer = json.loads(connection.getresponse().read(ANSWER_BYTES_MAX))

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from cluster.client.aio import Client, Grant, OpenedSession
 
 EPILOG = """
-\b
 It starts three nodes in processes of their own, in a temporary folder and on free ports, takes a
 lock, kills the leader, and shows what is left: everything. Exit code 0 when all went as told.
 """

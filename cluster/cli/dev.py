@@ -27,7 +27,6 @@ Examples:
   coterie dev
   coterie dev --nodes 5 --data /tmp/five --http-base 8101 --peer-base 8201
 
-\b
 It shows warnings of the nodes and changes of leader; with --verbose all that they write. Kill one
 node to see what happens, and start it again by the command that is shown then. The data stay:
 start again, and the cluster is as it was. Ctrl-C stops all nodes; a second one at once.
@@ -186,7 +185,7 @@ async def _show(cluster: LocalCluster, screen: Screen) -> int:
     except (CannotStart, TimeoutError) as error:
         screen.is_stopping = True
         screen.tell_kept_back()
-        say(f"coterie dev: {error or f'no leader within {READY_WITHIN_S:.0f} s'}")
+        say(f"coterie dev: {str(error) or f'no leader within {READY_WITHIN_S:.0f} s'}")
         return 1
     screen.is_ready = True
     _tell(welcome(cluster, state))

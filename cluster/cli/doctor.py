@@ -17,7 +17,7 @@ from cluster.cli import exits
 from cluster.cli.rendering import as_data, form_of, styled
 from cluster.cli.serve import add_settings
 from cluster.cli.verbs import form_option
-from cluster.cli.words import Duration, EndpointList, leave
+from cluster.cli.words import Duration, EndpointList, ca_option, leave, tls_context
 from cluster.node import config as settings
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ Examples:
   coterie doctor --node n1 --data /var/lib/coterie -o json
   coterie doctor --endpoints 10.0.0.1:7101,10.0.0.2:7101
 
-\b
 Exit codes: 0 nothing is wrong (there may be warnings), 1 something is, 2 the settings are.
 """
 
@@ -65,6 +64,7 @@ _ENDPOINTS_LOCAL = ("http://127.0.0.1:7101", "http://127.0.0.1:7102", "http://12
     show_default=True,
     help="How long each node may take to answer.",
 )
+@ca_option
 @form_option
 def command(
     file: Path | None,
@@ -186,7 +186,8 @@ async def _clocks(urls: dict[str, str], timeout_ms: int) -> list[Finding]:
 
     dates_ms: dict[str, int] = {}
     timeout = aiohttp.ClientTimeout(total=timeout_ms / 1_000)
-    async with aiohttp.ClientSession(timeout=timeout) as http:
+    connector = aiohttp.TCPConnector(ssl=tls_context())
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as http:
         for node, url in urls.items():
             try:
                 async with http.get(f"{url}/livez") as response:

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cluster.cli import processes
+from cluster.cli.exits import cure_of
+from cluster.cli.words import roughly
 from cluster.client.aio import Client, Grant, OpenedSession, now_ms
 from cluster.client.lease import Lease
 from cluster.errors import CoterieError, Refused
@@ -55,6 +57,7 @@ class Wish:
 
     Attributes:
         reach_ms: how long to try to reach the cluster, waiting for the lock apart.
+        is_quiet: that the lock is another's is told by the exit code alone.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Wish:
     reach_ms: int
     label: str
     meta: Mapping[str, object]
+    is_quiet: bool = False
 
 
 class Holding:
@@ -123,7 +127,8 @@ class Holding:
             self._say(f"the session was refused: {error.detail}")
             return EXIT_NOT_ACQUIRED
         except CoterieError as error:
-            self._say(f"the cluster cannot be reached: {error.detail}")
+            cure = f"; {found}" if (found := cure_of(error)) else ""
+            self._say(f"the cluster cannot be reached: {error.detail}{cure}")
             return EXIT_UNREACHABLE
         self._lease = Lease.opened(
             ttl_ms=opened.ttl_ms, expires_in_ms=opened.expires_in_ms, sent_ms=opened.sent_ms
@@ -160,7 +165,8 @@ class Holding:
                 session, wish.name, wait_ms=wish.wait_ms, timeout_ms=wish.reach_ms
             )
         except Refused as error:
-            self._say(_refusal(wish.name, error))
+            if not (wish.is_quiet and error.code == "lock_held"):
+                self._say(_refusal(wish.name, error))
             return EXIT_NOT_ACQUIRED
         except CoterieError as error:
             self._say(f'lock "{wish.name}" could not be asked for: {error.detail}')
@@ -340,11 +346,6 @@ class Holding:
             self._news.set()
 
 
-def command_environ(environ: Mapping[str, str], endpoints: Sequence[str]) -> dict[str, str]:
-    """Environment of the command: ours, and where the cluster is, so that it can ask it too."""
-    return {**environ, "COTERIE_ENDPOINTS": ",".join(endpoints)}
-
-
 def default_label(name: str) -> str:
     """Name of the session, for those who look who holds the lock."""
     return f"coterie lock {name} ({os.uname().nodename}, process {os.getpid()})"
@@ -357,6 +358,6 @@ def _refusal(name: str, error: Refused) -> str:
     reason = error.reason
     holder = reason.get("holder")
     by = f"held by session {holder}" if holder else "promised to those who came before"
-    if isinstance(reason.get("held_for_ms"), int) and holder:
-        by += f" for {reason['held_for_ms']} ms"
+    if isinstance(held_for_ms := reason.get("held_for_ms"), int) and holder:
+        by += f" for {roughly(held_for_ms)}"
     return f'lock "{name}" is {by}; {reason.get("queue_length", 0)} wait for it'

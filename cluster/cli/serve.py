@@ -15,7 +15,6 @@ from cluster.cli.words import leave, output_option, table
 from cluster.node import config as settings
 
 EPILOG = """
-\b
 Every setting can be given by flag, environment variable (COTERIE_HTTP for --http), or key of the
 TOML file (http); the first of these wins. Examples:
 
@@ -25,11 +24,9 @@ TOML file (http); the first of these wins. Examples:
   coterie serve --node n1 --data n1 --listen 10.0.0.1:7201 --http 10.0.0.1:7101 \\
       --secret-file secret --peers n2=10.0.0.2:7201,n3=10.0.0.3:7201
 
-\b
 The secret itself is no flag, as all users of a machine can read the arguments of its processes:
 give --secret-file or COTERIE_SECRET.
 
-\b
 Exit codes: 0 stopped as asked, 2 wrong settings, 65 the data folder cannot be used, 70 a fatal
 error while serving, 71 an address cannot be listened on.
 """

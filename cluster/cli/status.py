@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cluster.cli import exits
 from cluster.cli.rendering import FORMS, as_data, headed
-from cluster.cli.words import Duration, endpoints_option, leave
+from cluster.cli.words import Duration, authorities, cluster_options, leave
 
 if TYPE_CHECKING:
     from cluster.client.aio import ClusterState
@@ -25,13 +26,12 @@ Examples:
   coterie status
   coterie status --endpoints 10.0.0.1:7101 -o json | jq -r .leader
 
-\b
 Exit codes: 0 healthy, 1 degraded (it serves with less safety, or not at all), 4 nobody answers.
 """
 
 
 @click.command("status", epilog=EPILOG)
-@endpoints_option
+@cluster_options
 @click.option(
     "--timeout",
     "timeout_ms",
@@ -119,11 +119,17 @@ async def ask_all(endpoints: tuple[str, ...], timeout_ms: int) -> dict[str, Clus
     policy = Policy(attempt_ms=timeout_ms, connect_ms=timeout_ms, attempts_max=1)
 
     async def ask(url: str) -> ClusterState | str:
-        async with Client(url, policy=policy, timeout_ms=timeout_ms) as client:
+        # A node itself may be asked without TLS, as the doctor does.
+        tls = authorities() if url.startswith("https://") else None
+        async with Client(url, policy=policy, timeout_ms=timeout_ms, tls=tls) as client:
             try:
                 return await client.cluster()
             except CoterieError as error:
-                return error.detail.removeprefix(f"{url}: ")
+                why = error.detail.removeprefix(f"{url}: ")
+                if error.code.startswith("http_"):
+                    why = f"what is there says {error.code[5:]}, as no node does"
+                cure = exits.cure_of(error)
+                return why if cure is None else f"{why}; {cure}"
 
     return dict(zip(endpoints, await asyncio.gather(*map(ask, endpoints)), strict=True))
 

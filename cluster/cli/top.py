@@ -16,7 +16,7 @@ import click
 
 from cluster.cli import exits, figures
 from cluster.cli.rendering import cell, headed, styled
-from cluster.cli.words import Duration, endpoints_option, leave
+from cluster.cli.words import Duration, cluster_options, leave, tls_context
 
 if TYPE_CHECKING:
     import aiohttp
@@ -29,7 +29,6 @@ Examples:
   coterie top --count 1                       # one look, for a log
   coterie top -o json --count 2 | tail -1     # rates need two looks
 
-\b
 Exit codes: see coterie --help
 """
 
@@ -81,7 +80,7 @@ class Look:
     default="table",
     help="JSON: a line each.",
 )
-@endpoints_option
+@cluster_options
 def command(interval_ms: int, count: int | None, output: str, endpoints: tuple[str, ...]) -> None:
     """Show who leads, how much is done, and where it queues, again and again until Ctrl-C.
 
@@ -101,7 +100,8 @@ async def _run(
     paces: dict[str, figures.Pace] = {}
     loop = asyncio.get_running_loop()
     timeout = aiohttp.ClientTimeout(total=max(1.0, interval_s))
-    async with aiohttp.ClientSession(timeout=timeout) as http:
+    connector = aiohttp.TCPConnector(ssl=tls_context())
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as http:
         number = 0
         while True:
             look = await _look(http, endpoints, loop.time())

@@ -11,7 +11,7 @@ import click
 
 from cluster.cli import exits, rendering
 from cluster.cli.verbs import form_option, timeout_option
-from cluster.cli.words import endpoints_option, leave
+from cluster.cli.words import authorities, cluster_options, leave
 
 EPILOG = """
 \b
@@ -19,7 +19,6 @@ Examples:
   coterie transfer              # to the node that is furthest
   coterie transfer --to n2 -o name
 
-\b
 Exit codes: see coterie --help
 """
 
@@ -27,7 +26,7 @@ Exit codes: see coterie --help
 @click.command("transfer", epilog=EPILOG)
 @click.option("--to", metavar="NODE", help="Who is to lead.")
 @timeout_option
-@endpoints_option
+@cluster_options
 @form_option
 def command(
     to: str | None, timeout_ms: int, endpoints: tuple[str, ...], output: str | None
@@ -37,7 +36,7 @@ def command(
     from cluster.errors import CoterieError
 
     async def run() -> Leadership:
-        async with Client(endpoints, timeout_ms=timeout_ms) as client:
+        async with Client(endpoints, timeout_ms=timeout_ms, tls=authorities()) as client:
             return await client.transfer(to)
 
     try:

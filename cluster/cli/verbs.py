@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 import click
 
 from cluster.cli import exits, rendering
-from cluster.cli.words import Duration, endpoints_option, leave
+from cluster.cli.words import Duration, authorities, cluster_options, leave
 
 if TYPE_CHECKING:
     from cluster.client.aio import Client
@@ -226,7 +226,7 @@ def _first_of(verb: Verb) -> str:
 
 def _epilog(examples: Iterable[str]) -> str:
     lines = "\n".join(f"  {line}" for line in examples)
-    return f"\b\nExamples:\n{lines}\n\n\b\nExit codes: see coterie --help"
+    return f"\b\nExamples:\n{lines}\n\nExit codes: see coterie --help"
 
 
 def asking_options(command: F, *, is_read: bool, has_key: bool = False) -> F:
@@ -243,7 +243,7 @@ def asking_options(command: F, *, is_read: bool, has_key: bool = False) -> F:
             help="Idempotency-Key: asked again with the same one, it happens once.",
         )(command)
     timeout_option(command)
-    endpoints_option(command)
+    cluster_options(command)
     form_option(command)
     return command
 
@@ -313,7 +313,9 @@ def completer(live: Live) -> Callable[..., list[str]]:
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
         from cluster.cli.completion import names
 
-        found: list[str] = names(live, incomplete, ctx.params.get("endpoints"))
+        # click completes outside of the context, which knows --ca.
+        with ctx.scope(cleanup=False):
+            found: list[str] = names(live, incomplete, ctx.params.get("endpoints"))
         return found
 
     return complete
@@ -355,7 +357,9 @@ def execute(verb: Verb, told: Told, given: Given, *, who: str) -> int:
         nonlocal at
         from cluster.client.aio import Client
 
-        async with Client(given.endpoints, timeout_ms=given.timeout_ms) as client:
+        async with Client(
+            given.endpoints, timeout_ms=given.timeout_ms, tls=authorities()
+        ) as client:
             for at, request in enumerate(requests):  # noqa: B007 - tells which one failed
                 answers.append(await ask(client, request, verb, told))
 

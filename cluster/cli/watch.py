@@ -15,7 +15,7 @@ import click
 
 from cluster.cli import exits, rendering
 from cluster.cli.verbs import SESSIONS, completer, form_option
-from cluster.cli.words import Duration, endpoints_option, leave, say
+from cluster.cli.words import Duration, authorities, cluster_options, leave, say
 
 if TYPE_CHECKING:
     from cluster.client.watching import Happening
@@ -28,11 +28,9 @@ Examples:
   coterie watch /locks/ --after 1 --what granted -o json
   coterie watch /locks/orders --what released --count 1 --for 10m && echo "it is free"
 
-\b
 Each line begins with the position in the log; --after goes on behind it, also much later. Where
 events behind it are forgotten, "resync" says so: look at the state itself then.
 
-\b
 Exit codes: see coterie --help; 1 when --for is over before --count events came.
 """
 
@@ -56,7 +54,7 @@ _SHOWN = ("index", "what", "path", "session", "token")
     show_default=True,
     help="How long to try to reach the cluster at first; later it is tried for ever.",
 )
-@endpoints_option
+@cluster_options
 @form_option
 def command(**told: Any) -> None:
     """Show what happens to locks, sessions, jobs and all else, as it happens.
@@ -105,7 +103,7 @@ class Watching:
         try:
             async with (
                 asyncio.timeout(self._for_s),
-                Client(self._endpoints, timeout_ms=self._timeout_ms) as client,
+                Client(self._endpoints, timeout_ms=self._timeout_ms, tls=authorities()) as client,
             ):
                 # A watch tries for ever; whether anybody is there at all is to be told soon.
                 await client.call(Request("GET", "/v1/cluster"))

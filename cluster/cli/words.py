@@ -6,13 +6,17 @@ RULE: click and text only; anything heavier is imported by the command that need
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from cluster.client.core import DEFAULT_ENDPOINTS, parse_endpoints
 from cluster.node.config import parse_duration_ms
+
+if TYPE_CHECKING:
+    import ssl
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,11 +53,66 @@ class EndpointList(click.ParamType):  # type: ignore[type-arg]
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, ...]:
-        """Read addresses or URLs, separated by commas."""
+        """Read addresses or URLs, separated by commas; with `--ca` they mean https."""
         try:
-            return parse_endpoints(value)
+            return parse_endpoints(value, is_secure=authorities() is not None)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class AuthoritiesFile(click.ParamType):  # type: ignore[type-arg]
+    """Certificates of the authorities to trust; the value is the absolute path of a file."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """See that the file can be read and holds certificates."""
+        import ssl
+
+        cure = "give a file with the certificates of the authorities to trust (PEM)"
+        path = str(Path(value).absolute())
+        try:
+            ssl.create_default_context(cafile=path)
+        except ssl.SSLError:
+            self.fail(f'"{value}" holds no certificate; {cure}', param, ctx)
+        except OSError as error:
+            self.fail(f'"{value}" cannot be read: {error.strerror}; {cure}', param, ctx)
+        return path
+
+
+_CA = f"{__name__}.ca"
+
+
+def authorities() -> str | None:
+    """The file that the command under way was given by `--ca`; None trusts those of the system."""
+    context = click.get_current_context(silent=True)
+    return None if context is None else context.meta.get(_CA)
+
+
+def tls_context() -> ssl.SSLContext:
+    """How https is checked by what asks without the SDK's client."""
+    import ssl
+
+    return ssl.create_default_context(cafile=authorities())
+
+
+def ca_option(command: F) -> F:
+    """Add `--ca`, also from COTERIE_CA. Read by `authorities`, so that no command hands it on."""
+
+    def keep(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+        ctx.meta[_CA] = value
+
+    return click.option(
+        "--ca",
+        type=AuthoritiesFile(),
+        envvar="COTERIE_CA",
+        expose_value=False,
+        # Before --endpoints, which are https then.
+        is_eager=True,
+        callback=keep,
+        help="Authorities to trust for https (PEM); host:port means https then.  [COTERIE_CA, "
+        "else those of the system]",
+    )(command)
 
 
 def endpoints_option(command: F) -> F:
@@ -66,6 +125,20 @@ def endpoints_option(command: F) -> F:
         help="Nodes of the cluster; any of them will do.  [COTERIE_ENDPOINTS, else ports 7101 to "
         "7103 of this machine]",
     )(command)
+
+
+def cluster_options(command: F) -> F:
+    """Add how the cluster is reached: `--endpoints` and `--ca`."""
+    return endpoints_option(ca_option(command))
+
+
+def handed_on(environ: Mapping[str, str], endpoints: Sequence[str]) -> dict[str, str]:
+    """Environment of a command that we run: ours, and how the cluster is reached, so that it can
+    ask it too.
+    """
+    ca = authorities()
+    more = {} if ca is None else {"COTERIE_CA": ca}
+    return {**environ, "COTERIE_ENDPOINTS": ",".join(endpoints), **more}
 
 
 def output_option(command: F) -> F:
@@ -101,6 +174,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def roughly(value_ms: int) -> str:
+    """A length of time as one says it: `250 ms`, `40 s`, `12 min`, `5 h`, `3 days`."""
+    for unit, size_ms in (("days", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000)):
+        if value_ms >= 2 * size_ms:
+            return f"{value_ms // size_ms} {unit}"
+    return f"{value_ms} ms"
 
 
 def spell(value_ms: int) -> str:

@@ -18,7 +18,7 @@ import click
 from cluster.cli import exits
 from cluster.cli.primitives.jobs import TUBES
 from cluster.cli.verbs import completer
-from cluster.cli.words import Duration, endpoints_option, leave, say
+from cluster.cli.words import Duration, authorities, cluster_options, handed_on, leave, say
 
 if TYPE_CHECKING:
     from cluster.client.aio import Client
@@ -31,16 +31,13 @@ Examples:
   coterie jobs work thumbnails --concurrency 4 --on-error bury -- convert - -resize 200 out.png
   coterie jobs work mail --count 1 -- sh -c 'echo "$COTERIE_JOB of $COTERIE_TUBE"; cat'
 
-\b
 The command finds the job's body in its standard input, and COTERIE_JOB, COTERIE_TUBE,
 COTERIE_TOKEN and COTERIE_ATTEMPT in its environment. The job is touched as long as it runs, and
 killed, with its process group, before the reservation could be another's. Delivery is at least
 once: hand the token on with what you write.
 
-\b
 SIGTERM or Ctrl-C lets what runs come to its end; a second one kills it and gives its job back.
 
-\b
 Exit codes: see coterie --help
 """
 
@@ -49,7 +46,7 @@ class CommandFailed(Exception):
     """The command did not end with 0."""
 
 
-@click.command("work", epilog=EPILOG)
+@click.command("work", short_help="Run a command for each job of a tube.", epilog=EPILOG)
 @click.argument("tube", shell_complete=completer(TUBES))
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option(
@@ -83,7 +80,7 @@ class CommandFailed(Exception):
     show_default=True,
     help="How long to try to reach the cluster at first; later it is tried for ever.",
 )
-@endpoints_option
+@cluster_options
 def command(
     tube: str,
     command: tuple[str, ...],
@@ -100,7 +97,7 @@ def command(
     from cluster.errors import CoterieError
 
     async def run() -> int:
-        async with Client(endpoints, timeout_ms=timeout_ms) as client:
+        async with Client(endpoints, timeout_ms=timeout_ms, tls=authorities()) as client:
             await client.call(Request("GET", "/v1/cluster"))
             working = Working(client, command, endpoints, count)
             return await working.run(
@@ -138,7 +135,7 @@ class Working:
     ):
         self._client = client
         self._words = words
-        self._environ = {**os.environ, "COTERIE_ENDPOINTS": ",".join(endpoints)}
+        self._environ = handed_on(os.environ, endpoints)
         self._left = count
         self._worker: Worker | None = None
         self._fault: OSError | None = None

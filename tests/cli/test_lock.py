@@ -103,6 +103,16 @@ class TestWaiting:
             assert 'lock "a/b" is held by session somebody for 5 ms; 0 wait for it' in err
             assert not server.sessions
 
+    async def test_a_quiet_one_leaves_a_held_lock_without_a_word(self) -> None:
+        """For cron, which mails every line; all that is not a matter of course is told as ever."""
+        async with SmallServer() as server:
+            server.hold("a/b", "somebody")
+            given = arguments(server, "echo ran", wait="0")
+            assert await finish(given[0], "--quiet", *given[1:]) == (75, "", "")
+        code, _, err = await finish(given[0], "-q", "--reach", "100ms", *given[1:])
+        assert code == 69
+        assert "cannot be reached" in err
+
     async def test_the_lock_is_waited_for(self) -> None:
         """The command runs when it is passed on; meanwhile the session is renewed."""
         async with SmallServer() as server:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+
 import click
 import pytest
 from click.testing import CliRunner
@@ -20,6 +23,29 @@ def test_every_command_explains_itself_with_an_example(name: str) -> None:
     assert max(map(len, shown.output.splitlines())) <= 100
 
 
+def commands_in(
+    group: click.Group, context: click.Context, path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, ...]]:
+    """The words of every command, with those of groups."""
+    yield path
+    for name in group.list_commands(context):
+        found = group.get_command(context, name)
+        if isinstance(found, click.Group):
+            yield from commands_in(found, context, (*path, name))
+        else:
+            yield (*path, name)
+
+
+def test_help_fits_a_terminal_of_80_columns() -> None:
+    """Whole sentences, wrapped; only an example, which is to be copied, may be longer."""
+    for words in commands_in(main, click.Context(main)):
+        shown = CliRunner().invoke(main, [*words, "--help"], terminal_width=80)
+        for line in shown.output.splitlines():
+            is_example = line.startswith("    ") and "coterie " in line
+            assert len(line) <= 80 or is_example, (words, line)
+            assert not re.search(r"\w\.\.\.$", line) or "Usage:" in line, (words, line)
+
+
 def test_help_lists_the_commands() -> None:
     """In the order in which one meets them."""
     shown = CliRunner().invoke(main, ["--help"]).output
@@ -33,9 +59,25 @@ def test_the_version_is_told() -> None:
 
 
 def test_an_unknown_command_is_refused() -> None:
-    """With exit code 2."""
-    shown = CliRunner().invoke(main, ["lokc"])
-    assert (shown.exit_code, "No such command 'lokc'" in shown.output) == (2, True)
+    """With exit code 2, and what may have been meant."""
+    shown = CliRunner().invoke(main, ["stauts"])
+    assert shown.exit_code == 2
+    assert "No such command 'stauts'. Did you mean \"status\"?" in shown.output
+    assert "Did you mean" not in CliRunner().invoke(main, ["xyzzy"]).output
+    assert "No such option" in CliRunner().invoke(main, ["-x"]).output
+
+
+def test_an_interrupt_has_its_exit_code_whenever_it_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also while a command is still loaded, and for those that have no care of their own."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cluster.cli.importlib.import_module", interrupted)
+    shown = CliRunner().invoke(main, ["demo"])
+    assert (shown.exit_code, shown.output) == (130, "")
 
 
 def test_columns_are_as_wide_as_they_need_to_be() -> None:
