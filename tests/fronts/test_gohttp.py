@@ -660,6 +660,55 @@ async def test_over_the_limit_the_longest_at_rest_goes() -> None:
                 assert (await reader.readuntil(b"/hold")).startswith(b"HTTP/1.1 200 ")
 
 
+_GET = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.both_loops
+@pytest.mark.parametrize(
+    ("parts", "heard"),
+    [
+        (["GET / HTTP/1.0\n\n"], ["GET "]),
+        (["GET / HTTP/1.1\n", "Host: x\n", "\n"], ["GET "]),
+        (["GET / HTTP/1.1\nHost: x\r\n\n"], ["GET "]),
+        (["BREW / HTTP/1.1\r\nHost: x\r\n\r\n"], ["BREW "]),
+        (["get /\xff?\xff HTTP/1.1\r\nHost: x\r\n\r\n"], ["get "]),
+        (["M-x / HTTP/1.1\nHost: x\nContent-Length: 3\n\na\n", "\n"], ["M-x a\n\n"]),
+        (["X / HTTP/1.1\nHost: x\nTransfer-Encoding: chunked\n\n2\na\n\n0\n\n"], ["X a\n"]),
+        (["GET / HTTP/1.1\nHost: x\n\nPUT / HTTP/1.1\r\nHost: x\r\n\r\n"], ["GET ", "PUT "]),
+        ([_GET, "BREW / HTTP/1.1\nHost: x\n\n", _GET], ["GET ", "BREW ", "GET "]),
+        ([f"{_GET}GE", _GET[2:]], ["GET ", "GET "]),
+    ],
+)
+async def test_lines_may_end_in_lf_and_methods_be_any_word(
+    parts: list[str], heard: list[str]
+) -> None:
+    """As for Go's server, also on a connection that has asked in the usual way before."""
+    asked: list[str] = []
+
+    async def serve(request: Request) -> Answer:
+        asked.append(f"{request.method} {(await request.body(10)).decode()}")
+        return Answer()
+
+    async with _serving(serve) as server, _dialled(server) as (reader, writer):
+        for part in parts:
+            writer.write(part.encode("latin-1"))
+            # Each in a packet of its own, as far as that can be had.
+            for _ in range(20):
+                await asyncio.sleep(0)
+        writer.write_eof()
+        answers = await _rest(reader)
+        assert asked == heard
+        assert answers.count(b" 200 OK\r\n") == len(heard)
+
+
+@pytest.mark.both_loops
+async def test_odd_heads_are_bounded_as_the_others() -> None:
+    """A mebibyte in all."""
+    async with _serving(_echo) as server, _dialled(server) as (reader, writer):
+        writer.write(b"BREW / HTTP/1.1\nHost: x\n" + (b"X: " + b"a" * 9_000 + b"\n") * 117)
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 431 ")
+
+
 @pytest.mark.both_loops
 async def test_who_has_not_got_all_of_its_answer_does_not_rest() -> None:
     """It is not cut off for one that comes."""

@@ -13,11 +13,12 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 import structlog
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_parser import HttpRequestParserPy, RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from multidict import CIMultiDict
@@ -47,6 +48,12 @@ _NEVER_S: Final = 10 * 365 * 86_400.0
 # aiohttp's parser refuses a target that is not ASCII, which Go takes and curl sends.
 _REQUEST_LINE = re.compile(rb"\A([A-Z]+ )([^ \r\n]*)( HTTP/1\.[01]\r\n)")
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
+
+# So are lines that end in LF alone, which people type, and methods that it does not know.
+_ODD_LINE = re.compile(
+    rb"\A(?!(?:GET|HEAD|POST|PUT|DELETE|PATCH|OPTIONS|CONNECT) [^\n]*\r\n)"
+    rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [^ \r\n]+ HTTP/1\.[01]\r?\n"
+)
 
 _BaseServer: TypeAlias = web.Server
 _log = structlog.get_logger("cluster.fronts")
@@ -272,6 +279,18 @@ class _Body:
         return b"".join(parts)
 
 
+class _LenientParser(HttpRequestParserPy):
+    """Takes lines that end in LF alone, and any word as a method."""
+
+    def feed_data(self, data: bytes, *_: Any, **__: Any) -> Any:
+        """As its base, but for the end of lines."""
+        return super().feed_data(data, b"\n")
+
+    def parse_message(self, lines: list[bytes]) -> RawRequestMessage:
+        """As its base, but leaves the method in its own letters."""
+        return super().parse_message(lines)._replace(method=lines[0].partition(b" ")[0].decode())
+
+
 class _Connection(RequestHandler):
     """aiohttp's view of a connection, with Go's words for what is no HTTP.
 
@@ -288,6 +307,7 @@ class _Connection(RequestHandler):
         "_closing",
         "_giving_up",
         "_head_bytes",
+        "_is_between",
         "_is_half_closed",
         "_is_refused",
         "_last_body",
@@ -329,6 +349,8 @@ class _Connection(RequestHandler):
         self._last_target = ""
         # Of a head that has begun and has no end yet, about.
         self._head_bytes = 0
+        # The parser holds nothing: what comes is the begin of a request.
+        self._is_between = True
         self._is_refused = False
         self.is_over = False
         self.opened_s = loop.time()
@@ -369,6 +391,8 @@ class _Connection(RequestHandler):
             data = _REQUEST_LINE.sub(_escaped_line, data, count=1)
         if self._is_refused:
             return
+        if self._is_between and not self.is_busy and _ODD_LINE.match(data):
+            self._read_leniently()
         known = self._request_count
         super().data_received(data)
         if self._messages:
@@ -378,12 +402,29 @@ class _Connection(RequestHandler):
             self._has_asked()
             if isinstance(self._messages[-1][0], _ErrInfo):
                 self._end_body()
+        is_whole = self._request_count > known and self._last_body is EMPTY_PAYLOAD
+        self._is_between = is_whole and data.endswith(b"\r\n\r\n")
         if self._request_count > known or not self._last_body.is_eof():
             self._head_bytes = 0
             return
         self._head_bytes += len(data)
         if self._head_bytes > HEAD_BYTES_MAX:
             self._refuse(LineTooLong(data[:100], HEAD_BYTES_MAX))
+
+    def _read_leniently(self) -> None:
+        """Have all that comes read by the slower parser that takes what Go's takes."""
+        self._is_between = False
+        self._parser = _LenientParser(
+            self,
+            self._loop,
+            self._read_bufsize,
+            max_line_size=self.max_line_size,
+            max_headers=self.max_headers,
+            max_field_size=self.max_field_size,
+            payload_exception=web.RequestPayloadError,
+            auto_decompress=False,
+            max_msg_queue_size=self._max_msg_queue_size,
+        )
 
     def _refuse(self, error: LineTooLong) -> None:
         """Answer what is no request, as the parser has it answered, and take in nothing more."""
