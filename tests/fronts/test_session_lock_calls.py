@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.fronts.sessionlock.calls import POOL, Calls, SessionGone
+from cluster.fronts.sessionlock.calls import POOL, Calls, Full, SessionGone
+from cluster.machine import limits
 from cluster.testing.local_node import LocalNode
 from tests.fronts.around import around
 
@@ -33,6 +34,18 @@ async def test_numbers_of_sessions_rise() -> None:
     first, second = await calls.start_session(), await calls.start_session()
     assert 0 < first < second
     await Calls(around(node).desk).bump_session(first)
+
+
+@pytest.mark.parametrize("limit", ["WORKERS_PER_POOL_MAX", "POOLS_MAX"])
+async def test_a_session_that_cannot_work_is_none(
+    monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """Whoever tries again and again leaves none behind."""
+    node, calls = made()
+    monkeypatch.setattr(limits, limit, 0)
+    with pytest.raises(Full):
+        await calls.start_session()
+    assert len(node.machine.sessions) == 0
 
 
 async def test_a_session_lives_two_minutes_and_at_their_end() -> None:

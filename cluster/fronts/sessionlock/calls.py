@@ -53,12 +53,20 @@ class Calls:
         self._pool = pool
 
     async def start_session(self) -> int:
-        """Open a session of two minutes; its number is larger than any before."""
+        """Open a session of two minutes; its number is larger than any before.
+
+        Raises:
+            Full: no session more; there is none.
+        """
         opened = await self._desk.ask(OpenSession(_NONCE, TTL_MS))
         if not isinstance(opened, Opened):
             raise _error(opened)
         # It counts for everybody's share from now on.
-        await self._work(opened.token, 0)
+        try:
+            await self._work(opened.token, 0)
+        except Full:
+            await self.end_session(opened.token)
+            raise
         return opened.token
 
     async def bump_session(self, number: int) -> None:
