@@ -7,6 +7,7 @@ decides nothing.
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import random
@@ -15,7 +16,8 @@ import secrets
 import signal
 import ssl
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,7 +30,7 @@ from cluster.fronts.front import Surroundings
 from cluster.gateway.passes import derived_key
 from cluster.gateway.server import Gateway, GatewaySettings
 from cluster.node.clock import monotonic, wall_ms
-from cluster.node.config import Address, Config
+from cluster.node.config import Address, Config, ConfigError
 from cluster.node.driver import Driver
 from cluster.node.settings import NodeSettings
 from cluster.replication.disk import DiskFailed, DiskLocked, OsDisk
@@ -39,8 +41,9 @@ from cluster.replication.journal import JournalCorrupt
 from cluster.replication.snapshots import ForkDumper, SnapshotCorrupt
 from cluster.telemetry import logs
 
-# Exit codes, after sysexits.h: a data folder that must not be used; our own bug or a failed disk;
-# an address that cannot be had.
+# Exit codes, the last three after sysexits.h: wrong settings; a data folder that must not be used;
+# our own bug or a failed disk; an address that cannot be had.
+EXIT_SETTINGS = 2
 EXIT_DATA = 65
 EXIT_FATAL = 70
 EXIT_ADDRESS = 71
@@ -66,8 +69,16 @@ def serve(config: Config) -> int:
     except (EngineFault, DiskLocked, OSError) as error:
         log.error("cannot start", reason=str(error))
         return EXIT_DATA
+    except DiskFailed as error:
+        why = _in_words(error.__cause__) if isinstance(error.__cause__, OSError) else str(error)
+        reason = f'data: "{config.data}" cannot be used: {why}; name a folder that can be written'
+        log.error("cannot start", reason=reason)
+        return EXIT_DATA
     try:
         return _run(_serve(config, disk))
+    except ConfigError as error:
+        log.error("cannot start", reason="; ".join(error.problems))
+        return EXIT_SETTINGS
     except (EngineFault, IdentityMismatch, JournalCorrupt, SnapshotCorrupt) as error:
         log.error("cannot start", reason=str(error), data=str(config.data))
         return EXIT_DATA
@@ -137,10 +148,13 @@ async def _serve(config: Config, disk: OsDisk) -> int:
         ),
     )
     try:
-        await gateway.start(config.http.host, config.http.port)
+        with _listening("http", config.http):
+            await gateway.start(config.http.host, config.http.port)
         for name, address in config.fronts.items():
-            await fronts[name].start(address.host, address.port)
-        await driver.start()
+            with _listening(f"front_{name.replace('-', '_')}", address):
+                await fronts[name].start(address.host, address.port)
+        with _listening("listen", config.listen):
+            await driver.start()
         # What is alive now stays alive: keep the collector off it, and let it look more rarely.
         gc.collect()
         gc.freeze()
@@ -169,6 +183,28 @@ async def _serve(config: Config, disk: OsDisk) -> int:
         )
     log.info("stopped", node=config.node)
     return 0
+
+
+@contextmanager
+def _listening(setting: str, address: Address) -> Iterator[None]:
+    """Name the setting whose address cannot be had, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        cure = {
+            errno.EADDRINUSE: "stop what listens there, or choose another",
+            errno.EADDRNOTAVAIL: "no interface of this machine has it: correct it",
+            errno.EACCES: "ports below 1024 need a privilege: choose a higher one",
+        }.get(error.errno or 0, "correct it")
+        why = f"{setting}: {address} cannot be listened on: {_in_words(error)}; {cure}"
+        raise OSError(why) from error
+
+
+def _in_words(error: OSError) -> str:
+    """What the system says; names that are not found have negative numbers and other words."""
+    if error.errno and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    return error.strerror or str(error)
 
 
 def _allow_many_files() -> None:
@@ -215,16 +251,35 @@ def _room_keys(config: Config) -> tuple[bytes, ...]:
 
 
 def _tls(config: Config) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
-    """Mutual TLS between nodes: both sides show a certificate of the same authority."""
+    """Mutual TLS between nodes: both sides show a certificate of the same authority.
+
+    Raises:
+        ConfigError: a file cannot be read, or does not hold what it should.
+    """
     if not config.has_tls:
         return None, None
     assert config.tls_cert is not None
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=config.tls_ca)
+    with _reading(f'tls_ca: "{config.tls_ca}"', "certificates of the authority (PEM)"):
+        server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=config.tls_ca)
+        client = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=config.tls_ca)
     server.verify_mode = ssl.CERT_REQUIRED
-    client = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=config.tls_ca)
-    for context in (server, client):
-        context.load_cert_chain(config.tls_cert, config.tls_key)
+    named = f'tls_cert and tls_key: "{config.tls_cert}" and "{config.tls_key}"'
+    with _reading(named, "a certificate and its own key (PEM)"):
+        for context in (server, client):
+            context.load_cert_chain(config.tls_cert, config.tls_key)
     return server, client
+
+
+@contextmanager
+def _reading(named: str, wanted: str) -> Iterator[None]:
+    """Name the setting whose file is not what it should be, and what that is."""
+    try:
+        yield
+    except ssl.SSLError as error:
+        why = f": {error.reason}" if error.reason else ""
+        raise ConfigError([f"{named} cannot be used{why}; give {wanted}"]) from error
+    except OSError as error:
+        raise ConfigError([f"{named} cannot be read: {_in_words(error)}"]) from error
 
 
 def _die(error: BaseException) -> None:

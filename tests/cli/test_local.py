@@ -127,3 +127,16 @@ class TestShown:
         """Whether it is text or a structure."""
         line = json.dumps({"event": "fatal", "level": "critical", "exception": "Traceback: x"})
         assert dev.pretty(line) == "critical fatal\nTraceback: x"
+
+
+async def test_a_start_without_a_leader_says_how_long_was_waited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Behind what the nodes have written meanwhile."""
+    monkeypatch.setattr(dev, "READY_WITHIN_S", 0.0)
+    cluster, screen = prepared(tmp_path, 1), dev.Screen(is_verbose=False)
+    try:
+        assert await dev._show(cluster, screen) == 1
+    finally:
+        await cluster.kill()
+    assert capsys.readouterr().err.endswith("coterie dev: no leader within 0 s\n")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
+import pytest
+import trustme
 from click.testing import CliRunner
 
 from cluster.cli import main
 from cluster.node.config import SETTINGS
+from tests.cli.running import finish
 
 LEAST = ["serve", "--node", "n1", "--data", "here"]
 
@@ -51,3 +55,55 @@ def test_wrong_settings_end_with_2_and_name_them_all() -> None:
     assert shown.exit_code == 2
     assert "coterie serve: 3 settings are wrong:" in shown.stderr
     assert 'http: "nowhere" (flag --http) has no port' in shown.stderr
+
+
+async def test_a_data_folder_that_cannot_be_made_ends_with_65(tmp_path: Path) -> None:
+    """One line that names the setting, what was found and the cure; no traceback."""
+    file = tmp_path / "file"
+    file.touch()
+    code, _, err = await finish("serve", "--node", "n1", "--data", str(file))
+    assert code == 65
+    said = [json.loads(line) for line in err.splitlines()][-1]
+    assert said["reason"].startswith(f'data: "{file}" cannot be used: file exists; name a folder')
+
+
+@pytest.mark.parametrize("setting", ["http", "listen", "front_sync"])
+async def test_an_address_that_is_taken_ends_with_71(tmp_path: Path, setting: str) -> None:
+    """The setting is named, and the cure."""
+    addresses = {"http": "127.0.0.1:0", "listen": "127.0.0.1:0"}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        addresses[setting] = f"127.0.0.1:{taken.getsockname()[1]}"
+        flags = [f"--{key.replace('_', '-')}={address}" for key, address in addresses.items()]
+        code, _, err = await finish("serve", "--node", "n1", "--data", str(tmp_path), *flags)
+    assert code == 71
+    said = [json.loads(line) for line in err.splitlines()][-1]
+    assert said["reason"] == (
+        f"{setting}: {addresses[setting]} cannot be listened on: address already in use; "
+        "stop what listens there, or choose another"
+    )
+
+
+async def test_an_address_of_another_machine_ends_with_71(tmp_path: Path) -> None:
+    """As nothing here has it."""
+    flags = ("--http", "192.0.2.1:7101", "--listen", "127.0.0.1:0")
+    code, _, err = await finish("serve", "--node", "n1", "--data", str(tmp_path), *flags)
+    assert code == 71
+    assert "http: 192.0.2.1:7101 cannot be listened on" in err
+    assert "no interface of this machine has it" in err
+
+
+async def test_certificates_that_are_none_end_with_2(tmp_path: Path) -> None:
+    """The setting is named, and what is wanted there."""
+    junk, good = tmp_path / "junk.pem", tmp_path / "good.pem"
+    junk.write_text("junk\n", encoding="ascii")
+    trustme.CA().cert_pem.write_to_path(str(good))
+    for authority, named in ((junk, "tls_ca: "), (good, "tls_cert and tls_key: ")):
+        flags = ("--tls-cert", str(junk), "--tls-key", str(junk), "--tls-ca", str(authority))
+        code, _, err = await finish(
+            "serve", "--node", "n1", "--data", str(tmp_path / "data"), *flags
+        )
+        assert code == 2
+        reason = json.loads(err.splitlines()[-1])["reason"]
+        assert reason.startswith(named)
+        assert "cannot be used" in reason
+        assert reason.endswith("(PEM)")
