@@ -160,7 +160,7 @@ def _parameter_of(row: Route, step: Step, parameter: Mapping[str, Any]) -> objec
 def _operation(row: Route, schema_of: dict[type[msgspec.Struct], dict[str, Any]]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "summary": row.summary,
-        "operationId": _operation_id(row),
+        "operationId": row.operation,
         "tags": [row.tag],
         "responses": _responses(row, schema_of),
     }
@@ -174,11 +174,6 @@ def _operation(row: Route, schema_of: dict[type[msgspec.Struct], dict[str, Any]]
         )
         operation["requestBody"] = {"required": required, "content": _content(schema)}
     return operation
-
-
-def _operation_id(row: Route) -> str:
-    words = re.findall(r"\w+", row.path.removeprefix("/v1"))
-    return "_".join((row.method.lower(), *words))
 
 
 def _path_parameters(row: Route) -> list[dict[str, Any]]:

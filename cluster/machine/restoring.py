@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cluster.machine.parked import Parked, Place
+from cluster.machine.parked import Place
 
 if TYPE_CHECKING:
     from cluster.machine.core import Core
@@ -25,7 +25,6 @@ class Restoring:
         self._core = core
         self._owned: list[tuple[int, Session, Owned]] = []
         self.places: dict[int, Place] = {}
-        self.waits: dict[int, Parked] = {}
 
     def session(self, session_id: str) -> Session:
         """The living session of this id.

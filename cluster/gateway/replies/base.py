@@ -241,7 +241,8 @@ def _undecodable(_outcome: outcomes.Undecodable) -> Answer:
     raise Problem("not_supported", "a node of this cluster does not know this command yet")
 
 
-def _never(outcome: outcomes.Outcome) -> Answer:
+def never(outcome: outcomes.Outcome) -> Answer:
+    """Stand in the table for an outcome that no client of ours is ever told."""
     raise AssertionError(f"{type(outcome).__name__} is never a final answer to a client")
 
 
@@ -260,11 +261,11 @@ REASONS: Final[Mapping[str, type[msgspec.Struct]]] = {
 REPLIES: Final[Mapping[type[outcomes.Outcome], Reply]] = {
     outcomes.SessionNotFound: _session_not_found,
     outcomes.SessionExpired: _session_expired,
-    outcomes.Queued: _never,
+    outcomes.Queued: never,
     outcomes.StaleToken: _stale_token,
     outcomes.NotHolder: _not_holder,
     outcomes.QueueFull: _queue_full,
-    outcomes.Abandoned: _never,
+    outcomes.Abandoned: never,
     outcomes.Withdrawn: _withdrawn,
     outcomes.KeyReused: _key_reused,
     outcomes.Void: _void,

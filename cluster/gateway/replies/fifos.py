@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from cluster.gateway.replies.base import Answer, Ms, Problem, Reply, Token
+from cluster.gateway.replies.base import Answer, Ms, Problem, Reply, Token, never
 from cluster.machine.outcome import Outcome
 from cluster.machine.outcome import fifos as turns
 
@@ -243,10 +243,6 @@ def _finished(_outcome: turns.TurnFinished) -> Answer:
     return _DONE
 
 
-def _never(outcome: Outcome) -> Answer:
-    raise AssertionError(f"{type(outcome).__name__} is never a final answer to a client")
-
-
 _NO_CONTENT: Final = Answer(204)
 _DONE: Final = Answer(200, TurnDone())
 
@@ -274,5 +270,5 @@ REPLIES: Final[Mapping[type[Outcome], Reply]] = {
     turns.TurnNotAccepted: _not_accepted,
     turns.FifoLeft: _nothing,
     turns.TurnDropped: _dropped,
-    turns.TurnUnheard: _never,
+    turns.TurnUnheard: never,
 }

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from cluster.gateway.replies.base import Answer, Ms, Problem, Reply, Token
+from cluster.gateway.replies.base import Answer, Ms, Problem, Reply, Token, never
 from cluster.gateway.replies.payloads import Payload, from_bytes
 from cluster.machine.outcome import Outcome
 from cluster.machine.outcome.jobs import (
@@ -268,10 +268,6 @@ def _job_reserved(outcome: JobReserved) -> Answer:
     )
 
 
-def _never(outcome: Outcome) -> Answer:
-    raise AssertionError(f"no client of ours asks for what is answered by {outcome}")
-
-
 def _job_not_found(outcome: JobNotFound) -> Answer:
     raise job_not_found(outcome.job)
 
@@ -310,5 +306,5 @@ REPLIES: Final[Mapping[type[Outcome], Reply]] = {
     NotReserved: _not_reserved,
     JobReserved: _job_reserved,
     JobNotFound: _job_not_found,
-    TubesKept: _never,
+    TubesKept: never,
 }

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from cluster.gateway.replies.base import Answer, Problem, Reply, Token
+from cluster.gateway.replies.base import Answer, Problem, Reply, Token, never
 from cluster.gateway.replies.payloads import OptionalPayload, from_bytes
 from cluster.machine.outcome import Outcome
 from cluster.machine.outcome.tasks import (
@@ -225,10 +225,6 @@ def _not_scheduled(outcome: TaskNotScheduled) -> Answer:
     )
 
 
-def _never(outcome: Outcome) -> Answer:
-    raise AssertionError(f"{type(outcome).__name__} is an answer between nodes")
-
-
 _STARTED: Final[Mapping[str, Started]] = {
     "started": "started",
     "buffered": "buffered",
@@ -251,8 +247,8 @@ REPLIES: Final[Mapping[type[Outcome], Reply]] = {
     PoolLeft: _left,
     TaskPaused: _paused,
     TaskRan: _ran,
-    SlotSet: _never,
-    SlotVoid: _never,
+    SlotSet: never,
+    SlotVoid: never,
     PoolNotFound: _pool_not_found,
     TaskNotFound: _task_not_found,
     TaskNotScheduled: _not_scheduled,

@@ -50,7 +50,6 @@ from cluster.machine.jobs.tubes import (
     READY,
     RESERVED,
     STATES,
-    History,
     Hold,
     Job,
     Tube,
@@ -81,7 +80,6 @@ from cluster.machine.sessions import Owned, Session
 GONE = "gone"
 _NUMBER = re.compile("[1-9][0-9]{0,18}")
 _NOTHING = Reserved(())
-_NO_HISTORY = History()
 
 
 class Jobs:

@@ -182,7 +182,7 @@ class Tickets:
         if resource is not None and not command.another:
             place = resource.shared.get((session.id, wanted))
         if command.wait_ms <= 0:
-            return self._none_free(resource, name, session.id, wanted, place)
+            return self._none_free(resource, name, wanted, place)
         if core.is_full:
             return QueueFull("parked requests", limits.PARKED_MAX)
         if place is None:
@@ -305,7 +305,7 @@ class Tickets:
         """Who holds what was wanted, and where the claim stood."""
         assert isinstance(place, ClaimPlace)
         resource = self.resources[place.name]
-        return self._none_free(resource, place.name, place.session, place.ticket, place)
+        return self._none_free(resource, place.name, place.ticket, place)
 
     def places(self) -> Iterator[Place]:
         """By resource, in order of arrival."""
@@ -437,7 +437,7 @@ class Tickets:
         resource, place = self.resources.get(command.name), None
         if resource is not None and not command.another:
             place = resource.shared.get((command.session, command.ticket))
-        return self._none_free(resource, command.name, command.session, command.ticket, place)
+        return self._none_free(resource, command.name, command.ticket, place)
 
     def _would_refuse_to_release(self, command: ReleaseTicket) -> Refusal | None:
         name, token = command.name, command.token
@@ -620,11 +620,10 @@ class Tickets:
         self,
         resource: Resource | None,
         name: str,
-        session: str,
         wanted: str | None,
         place: ClaimPlace | None,
     ) -> NoTicketFree:
-        """Why this session gets no ticket: who holds one, and where it stands or would stand."""
+        """Why a session gets no ticket: who holds one, and where it stands or would stand."""
         if resource is None:
             return NoTicketFree(name, wanted, 0, 0, None, 0, None, 0, 1)
         if wanted is None:
