@@ -14,7 +14,7 @@ from jepsen import nemeses
 from jepsen.history import Line, Recorder, Type
 from jepsen.nemeses import files
 from jepsen.nemeses.base import Fault, Lanes, Scene, Touched, meanwhile, rest
-from jepsen.testbed import Testbed
+from jepsen.testbed import Testbed, View
 
 
 class Names:
@@ -153,6 +153,61 @@ def test_every_name_makes_a_nemesis() -> None:
     for name in names:
         made = nemeses.make(name, equipment={"shim", "faketime"})
         assert bool(made.lanes) == (name != "none")
+
+
+class Others:
+    """What is asked of a bed before a node is damaged: how the others stand, look by look."""
+
+    names = ("n1", "n2", "n3")
+
+    def __init__(self, *views: View | None, late_for: int = 0) -> None:
+        self._views = dict(zip(self.names[1:], views, strict=True))
+        self._late_for = late_for
+        self.asked: set[str] = set()
+
+    @property
+    def is_late(self) -> bool:
+        self._late_for -= 1
+        return self._late_for >= 0
+
+    async def look(self, name: str) -> View | None:
+        self.asked.add(name)
+        return self._views[name]
+
+
+def stands(node: str, leader: str | None, commit: int, applied: int) -> View:
+    """How a node stands."""
+    role = "leader" if leader == node else "follower"
+    return View(node, leader, role, 3, commit, applied, "d", ready=leader is not None)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (stands("n2", "n2", 9, 9), stands("n3", "n2", 8, 9), True),
+        (stands("n2", "n2", 9, 9), stands("n3", "n2", 8, 8), False),
+        (stands("n2", "n2", 9, 9), None, False),
+        (stands("n2", None, 9, 9), stands("n3", None, 9, 9), False),
+        (stands("n2", "n1", 9, 9), stands("n3", "n1", 9, 9), False),
+        (stands("n2", "n2", 9, 9), stands("n3", "n1", 9, 9), False),
+    ],
+    ids=["level", "one is behind", "one is silent", "nobody leads", "another leads", "two lead"],
+)
+async def test_a_node_is_damaged_only_where_the_others_have_all(
+    first: View | None, second: View | None, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what it loses may be in no majority that is left, which no Raft survives."""
+    monkeypatch.setattr(files, "_LEVEL_S", 0.2)
+    bed = Others(first, second)
+    assert await files.others_have_all(cast(Testbed, bed), ["n1"]) is expected
+    assert bed.asked == {"n2", "n3"}
+
+
+async def test_late_acknowledgements_of_a_node_are_waited_for() -> None:
+    """Where bytes are held up, the node that is to be damaged may still be counted."""
+    level = stands("n2", "n2", 9, 9), stands("n3", "n2", 9, 9)
+    bed = Others(*level, late_for=2)
+    assert await files.others_have_all(cast(Testbed, bed), ["n1"])
 
 
 @pytest.fixture

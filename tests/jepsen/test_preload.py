@@ -8,13 +8,15 @@ from __future__ import annotations
 import errno
 import os
 import random
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from jepsen.preload.disk import NodeDisk, build
+from jepsen.preload.disk import Moment, NodeDisk, Operation, build
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,10 +52,12 @@ def disk(tmp_path: Path, data: Path) -> Iterator[NodeDisk]:
 
 
 @pytest.fixture
-def play(shim: Path, disk: NodeDisk, data: Path) -> Play:
-    """Run a program of os calls in the folder, with the shim; returns what it prints."""
+def ended(
+    shim: Path, disk: NodeDisk, data: Path
+) -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """Run a program of os calls in the folder, with the shim, as the leader of a group of its own."""
 
-    def run(source: str) -> str:
+    def run(source: str) -> subprocess.CompletedProcess[str]:
         prelude = (
             "import os\n"
             f"def at(name): return {str(data)!r} + '/' + name\n"
@@ -61,15 +65,26 @@ def play(shim: Path, disk: NodeDisk, data: Path) -> Play:
             "def sync_names():\n"
             "    fd = os.open(at('')[:-1], os.O_RDONLY | os.O_DIRECTORY); os.fsync(fd); os.close(fd)\n"
         )
-        ended = subprocess.run(
+        return subprocess.run(
             [sys.executable, "-S", "-c", prelude + source],
             env={**os.environ, **disk.environ(), "LD_PRELOAD": str(shim)},
             capture_output=True,
             text=True,
             check=False,
+            process_group=0,
         )
-        assert ended.returncode == 0, ended.stderr
-        return ended.stdout
+
+    return run
+
+
+@pytest.fixture
+def play(ended: Callable[[str], subprocess.CompletedProcess[str]]) -> Play:
+    """The same to its own end; returns what it prints."""
+
+    def run(source: str) -> str:
+        process = ended(source)
+        assert process.returncode == 0, process.stderr
+        return process.stdout
 
     return run
 
@@ -223,3 +238,108 @@ def test_files_elsewhere_are_left_alone(play: Play, disk: NodeDisk, tmp_path: Pa
     play(f"fd = os.open({str(other)!r}, os.O_WRONLY | os.O_CREAT); os.write(fd, b'1')\n")
     assert other.read_bytes() == b"1"
     assert disk.counts["writes"] == 0
+
+
+STEPS = """
+fd = make('log'); sync_names(); os.write(fd, b'12345678'); os.fdatasync(fd); os.ftruncate(fd, 6)
+os.write(make('new'), b'new'); os.rename(at('new'), at('old')); sync_names(); os.unlink(at('old'))
+"""
+
+
+@pytest.mark.parametrize(
+    ("operation", "moment", "letter", "left"),
+    [
+        ("CREATE", "BEFORE", "l", {}),
+        ("CREATE", "AFTER", "l", {"log": ""}),
+        ("WRITE", "BEFORE", "", {"log": ""}),
+        ("WRITE", "HALF", "", {"log": "1234"}),
+        ("WRITE", "AFTER", "", {"log": "12345678"}),
+        ("TRUNCATE", "BEFORE", "l", {"log": "12345678"}),
+        ("TRUNCATE", "AFTER", "l", {"log": "123456"}),
+        ("WRITE", "HALF", "n", {"log": "123456", "new": "n"}),
+        ("RENAME", "BEFORE", "o", {"log": "123456", "new": "new"}),
+        ("RENAME", "AFTER", "o", {"log": "123456", "old": "new"}),
+        ("UNLINK", "BEFORE", "", {"log": "123456", "old": "new"}),
+        ("UNLINK", "AFTER", "", {"log": "123456"}),
+    ],
+)
+def test_a_process_ends_where_it_is_told_to(
+    ended: Callable[[str], subprocess.CompletedProcess[str]],
+    disk: NodeDisk,
+    data: Path,
+    operation: str,
+    moment: str,
+    letter: str,
+    left: dict[str, str],
+) -> None:
+    """Before an operation, after it, or in the middle of a write; of any file or of one kind."""
+    disk.end_at(Operation[operation], Moment[moment], letter=letter)
+    assert disk.end_is_near
+    assert ended(STEPS).returncode == -signal.SIGKILL
+    assert not disk.end_is_near
+    assert disk.counts["faults"] == 1
+    assert {file.name: file.read_text() for file in data.iterdir()} == left
+
+
+@pytest.mark.parametrize(("moment", "kept"), [("BEFORE", b""), ("AFTER", b"12345678")])
+def test_a_process_ends_beside_a_sync(
+    ended: Callable[[str], subprocess.CompletedProcess[str]],
+    disk: NodeDisk,
+    data: Path,
+    moment: str,
+    kept: bytes,
+) -> None:
+    """What it promised is kept when the power goes too, and what it was about to is not."""
+    disk.end_at(Operation.SYNC, Moment[moment], letter="l")
+    assert ended(STEPS).returncode == -signal.SIGKILL
+    disk.lose_power()
+    assert (data / "log").read_bytes() == kept
+
+
+def test_a_process_ends_at_the_third_write_once(
+    ended: Callable[[str], subprocess.CompletedProcess[str]], disk: NodeDisk, data: Path
+) -> None:
+    """Who is started again goes on."""
+    steps = "fd = os.open(at('log'), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)\n"
+    steps += "for part in (b'1', b'2', b'3'): os.write(fd, part)\n"
+    disk.end_at(Operation.WRITE, Moment.BEFORE, after=2)
+    assert ended(steps).returncode == -signal.SIGKILL
+    assert (data / "log").read_bytes() == b"12"
+    assert ended(steps).returncode == 0
+    assert (data / "log").read_bytes() == b"12123"
+
+
+@pytest.mark.parametrize(
+    ("moment", "heard"), [("BEFORE", b""), ("HALF", b"1234"), ("AFTER", b"12345678")]
+)
+@pytest.mark.parametrize("how", ["send(b'12345678')", "sendmsg([b'12345678'])"])
+def test_a_process_ends_beside_a_sending(
+    ended: Callable[[str], subprocess.CompletedProcess[str]],
+    disk: NodeDisk,
+    moment: str,
+    heard: bytes,
+    how: str,
+) -> None:
+    """Nothing, half or all of it has left."""
+    disk.end_at(Operation.SEND, Moment[moment])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        name = server.getsockname()
+        steps = f"import socket\nline = socket.create_connection({name!r}); line.{how}\n"
+        assert ended(steps).returncode == -signal.SIGKILL
+        line, _ = server.accept()
+        with line:
+            assert line.recv(100) == heard
+
+
+def test_a_child_takes_its_node_along(
+    ended: Callable[[str], subprocess.CompletedProcess[str]], disk: NodeDisk, data: Path
+) -> None:
+    """Snapshots are written by children: the whole node stops there."""
+    disk.end_at(Operation.WRITE, Moment.HALF, letter="s")
+    process = ended(
+        "import time\n"
+        "if os.fork() == 0: os.write(make('snap'), b'1234'); os._exit(0)\n"
+        "os.wait(); time.sleep(60); os.write(make('log'), b'on')\n"
+    )
+    assert process.returncode == -signal.SIGKILL
+    assert {file.name: file.read_bytes() for file in data.iterdir()} == {"snap": b"12"}

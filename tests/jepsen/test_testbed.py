@@ -11,9 +11,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 import pytest_asyncio
-from jepsen.preload.disk import build
+from jepsen.preload.disk import Moment, Operation, build
 from jepsen.progress import until
-from jepsen.testbed import FATAL, Testbed, View, Watch, opened
+from jepsen.testbed import FATAL, KILLED, Testbed, View, Watch, opened
 from jepsen.toxiproxy import Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,6 +146,37 @@ async def test_lost_power_and_a_failed_disk_are_survived(bed: Testbed) -> None:
     assert bed.disks[leader].counts["faults"] == 1
     await bed.heal()
     await bed.until_served()
+
+
+@on_the_bed
+@pytest.mark.parametrize("operation", [Operation.SYNC, Operation.SEND], ids=["sync", "send"])
+async def test_a_node_that_ends_in_the_middle_of_a_request_is_survived(
+    bed: Testbed, operation: Operation
+) -> None:
+    """After a sync of its log, or half a message: the next leader has what was acknowledged."""
+    if bed.shim is None:
+        pytest.skip("there is no C compiler")
+    await bed.heal()
+    await bed.until_served()
+    leader, others = await bed.roles()
+    disk = bed.disks[leader]
+    bed.excuse(leader, KILLED)
+    async with aiohttp.ClientSession() as http:
+        url = f"{bed.members[others[0]].url}/v1/sessions"
+        async with http.post(url, json={"ttl": "1h"}) as response:
+            session = (await response.json())["session"]
+        if operation is Operation.SEND:
+            disk.end_at(operation, Moment.HALF, after=5)
+        else:
+            disk.end_at(operation, Moment.AFTER, letter="j")
+        with contextlib.suppress(aiohttp.ClientError):
+            await http.post(f"{bed.members[leader].url}/v1/sessions", json={"ttl": "1m"})
+        assert await bed.ended(leader) == KILLED
+        await bed.heal()
+        await bed.until_served()
+        for name in bed.names:
+            async with http.get(f"{bed.members[name].url}/v1/sessions/{session}") as response:
+                assert response.status == 200
 
 
 def test_the_watch_sees_two_leaders_of_a_term_and_states_that_differ() -> None:

@@ -13,7 +13,7 @@ import asyncio
 import os
 import random
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from jepsen.testbed import UNUSABLE, Testbed
 
 FAMILY = "files"
 _START_S = 20.0
+_LEVEL_S = 5.0
 
 Harm = Callable[[Path, random.Random], dict[str, object] | None]
 
@@ -104,8 +105,9 @@ def lost(pattern: str) -> Harm:
 def damaged(harm: Harm) -> Make:
     """One node, or a minority, is stopped, damaged and started.
 
-    All other nodes are left alone meanwhile: a node whose synced bytes were taken away and whose
-    peers die as well is beyond what any Raft promises.
+    All other nodes are left alone meanwhile, and have all that was committed before: a node whose
+    synced bytes were taken away and whose peers die, or were behind, is beyond what any Raft
+    promises. Where they do not get there soon (a network fault is under way), nothing is damaged.
     """
 
     @asynccontextmanager
@@ -119,7 +121,7 @@ def damaged(harm: Harm) -> Make:
             try:
                 await bed.kill9(*nodes, children=True)
                 done = {}
-                for name in nodes:
+                for name in nodes if await others_have_all(bed, nodes) else ():
                     data = bed.folder / name
                     # A loss of power would find the old undo, and undo the damage.
                     bed.disks[name].lose_power()
@@ -131,10 +133,36 @@ def damaged(harm: Harm) -> Make:
                 yield {"nodes": nodes, "done": done}
             finally:
                 for name in nodes:
-                    await _recovered(scene, name, whole[name])
+                    if whole[name].exists():
+                        await _recovered(scene, name, whole[name])
                 bed.held -= set(nodes)
 
     return fault
+
+
+async def others_have_all(bed: Testbed, nodes: Collection[str]) -> bool:
+    """Wait a while until the others serve under one of them and have all that it had committed
+    after these nodes had ended.
+
+    Returns:
+        whether that is so: then what these nodes lose is in every majority.
+    """
+    others = [name for name in bed.names if name not in nodes]
+    for _ in range(round(_LEVEL_S / 0.1)):
+        # What these nodes acknowledged may be counted late.
+        if not bed.is_late:
+            before = await asyncio.gather(*map(bed.look, others))
+            after = await asyncio.gather(*map(bed.look, others))
+            commits = [view.commit for view in before if view is not None and view.leads]
+            leaders = {None if view is None else view.leader for view in (*before, *after)}
+            if (
+                len(leaders) == len(commits) == 1
+                and all(view is not None and view.applied >= commits[0] for view in after)
+                and not bed.is_late
+            ):
+                return True
+        await asyncio.sleep(0.1)
+    return False
 
 
 async def _recovered(scene: Scene, name: str, whole: Path) -> None:

@@ -1,4 +1,5 @@
-"""One node's disk, which can lose power, fill up, fail and be slow, by a shim in the node's process.
+"""One node's disk, which can lose power, fill up, fail and be slow, by a shim in the node's process;
+and an end of that process in the middle of what it does.
 
 RULE: tells the shim (`shim.c`) what goes wrong, and after a kill puts back what no sync has promised.
 It never looks at what the files mean.
@@ -20,6 +21,7 @@ import struct
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
@@ -38,7 +40,28 @@ _ORDERS: Final = (
     "is_full",
 )
 _COUNTS: Final = ("writes", "syncs", "names", "faults")
+_END_AT: Final = 4 * (len(_ORDERS) + len(_COUNTS))
 _RECORD: Final = struct.Struct("<QQQ")  # offset, old bytes that follow, old size
+
+
+class Operation(IntEnum):
+    """What a node does when it is ended. Sending is to peers and to clients alike."""
+
+    WRITE = 1
+    SYNC = 2
+    CREATE = 3
+    RENAME = 4
+    UNLINK = 5
+    TRUNCATE = 6
+    SEND = 7
+
+
+class Moment(IntEnum):
+    """When in an operation; only writing and sending have a middle."""
+
+    BEFORE = 0
+    HALF = 1
+    AFTER = 2
 
 
 class CannotBuildError(Exception):
@@ -121,7 +144,8 @@ class NodeDisk:
     # What goes wrong, from now on.
 
     def behave(self) -> None:
-        """Nothing is wrong."""
+        """Nothing is wrong, and the process goes on."""
+        self.end_nowhere()
         self._order()
 
     def fail_writes(self, *, after: int = 0, full: bool = False) -> None:
@@ -145,6 +169,36 @@ class NodeDisk:
     def slow_syncs(self, delay_ms: int) -> None:
         """Every sync takes so much longer."""
         self._order(sync_delay_ms=delay_ms)
+
+    # Where the process ends.
+
+    def end_at(
+        self, operation: Operation, moment: Moment, *, letter: str = "", after: int = 0
+    ) -> None:
+        """End the process, and its children, by SIGKILL at a point of what it does; once.
+
+        A process ends with its group if it leads one, as nodes do; else alone.
+
+        Args:
+            letter: which files: those whose names begin so; "/" is the folder itself, for its sync.
+            after: so many such operations come before.
+        """
+        assert self._control is not None, "not prepared"
+        self.end_nowhere()
+        struct.pack_into("<I", self._control, _END_AT + 4, after)
+        word = operation | moment << 8 | (ord(letter) if letter else 0) << 16
+        struct.pack_into("<I", self._control, _END_AT, word)
+
+    def end_nowhere(self) -> None:
+        """Let the process go on."""
+        assert self._control is not None, "not prepared"
+        struct.pack_into("<I", self._control, _END_AT, 0)
+
+    @property
+    def end_is_near(self) -> bool:
+        """The point has not come yet."""
+        assert self._control is not None, "not prepared"
+        return bool(struct.unpack_from("<I", self._control, _END_AT)[0])
 
     @property
     def counts(self) -> dict[str, int]:

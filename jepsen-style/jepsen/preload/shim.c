@@ -1,4 +1,5 @@
-/* A disk that can lose power, fill up, fail and be slow, for one process and one flat folder.
+/* A disk that can lose power, fill up, fail and be slow, for one process and one flat folder; and an
+ * end of that process at a named point of what it does.
  *
  * RULE: stands between a process and its kernel (LD_PRELOAD) and only for files right below
  * JEPSEN_DISK_ROOT; everything else passes untouched. It decides nothing: what goes wrong is told by
@@ -10,11 +11,15 @@
  * that would be gone; a sync of the folder throws these away. After a kill, disk.py puts back what no
  * sync has promised. Undo comes before the change, and is one append: a kill between the two is
  * harmless, and so are threads and forked children, as there is no lock and no memory in common.
+ *
+ * Ending at a point. The n-th write, sync, new name, rename, removal, cut or sending is the last thing
+ * that the process does, or the first that it does not: SIGKILL to its whole group, children too.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -22,6 +27,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
@@ -43,8 +49,13 @@ struct control {
     _Atomic uint32_t name_errno;    /* what a new name, a rename or a removal answers */
     _Atomic uint32_t is_full;       /* statvfs tells that no byte is free */
     _Atomic uint32_t writes, syncs, names, faults; /* how many there were */
-    uint32_t spare[4];
+    _Atomic uint32_t end_at;    /* operation, moment << 8, first letter of the file's name << 16; 0 for none */
+    _Atomic uint32_t end_after; /* so many of these come before */
+    uint32_t spare[2];
 };
+
+enum operation { WRITE = 1, SYNC, CREATE, RENAME, UNLINK, TRUNCATE, SEND };
+enum moment { BEFORE, HALF, AFTER };
 
 struct record {
     uint64_t offset, old_bytes, old_size;
@@ -53,7 +64,8 @@ struct record {
 static char root[4096], side[4096];
 static size_t root_length;
 static struct control *control;
-static unsigned char ours[FDS];
+static unsigned char ours[FDS]; /* first letter of the name; '/' for the root; 0 for any other */
+static pid_t began_as;
 static _Atomic unsigned kept;
 
 static int (*real_open)(const char *, int, ...);
@@ -67,6 +79,9 @@ static int (*real_fdatasync)(int);
 static int (*real_rename)(const char *, const char *);
 static int (*real_unlink)(const char *);
 static int (*real_statvfs)(const char *, struct statvfs *);
+static ssize_t (*real_writev)(int, const struct iovec *, int);
+static ssize_t (*real_send)(int, const void *, size_t, int);
+static ssize_t (*real_sendmsg)(int, const struct msghdr *, int);
 
 static void *next(const char *name)
 {
@@ -86,6 +101,9 @@ __attribute__((constructor)) static void begin(void)
     real_rename = next("rename");
     real_unlink = next("unlink");
     real_statvfs = next("statvfs");
+    real_writev = next("writev");
+    real_send = next("send");
+    real_sendmsg = next("sendmsg");
     const char *given_root = getenv("JEPSEN_DISK_ROOT"), *given_side = getenv("JEPSEN_DISK_SIDE");
     if (!given_root || !given_side || strlen(given_root) > 3000 || strlen(given_side) > 3000)
         return;
@@ -100,6 +118,7 @@ __attribute__((constructor)) static void begin(void)
     if (at == MAP_FAILED)
         return;
     control = at;
+    began_as = getpid();
     strcpy(root, given_root);
     root_length = strlen(root);
 }
@@ -132,6 +151,32 @@ static int is_due(_Atomic uint32_t *error, _Atomic uint32_t *after)
             return 0;
     atomic_fetch_add(&control->faults, 1);
     return 1;
+}
+
+/* Whether the end is here. It comes once: who is started again goes on. */
+static int is_last(enum operation operation, enum moment moment, unsigned char letter)
+{
+    uint32_t at = atomic_load(&control->end_at), wanted = at >> 16;
+    if ((at & 0xff) != operation || (at >> 8 & 0xff) != moment || (wanted && wanted != letter))
+        return 0;
+    uint32_t left = atomic_load(&control->end_after);
+    while (left)
+        if (atomic_compare_exchange_weak(&control->end_after, &left, left - 1))
+            return 0;
+    return atomic_compare_exchange_strong(&control->end_at, &at, 0);
+}
+
+static void end(void)
+{
+    atomic_fetch_add(&control->faults, 1);
+    /* A node leads a group of its own. */
+    syscall(SYS_kill, getpgrp() == began_as ? -began_as : getpid(), SIGKILL);
+}
+
+static void end_if_last(enum operation operation, enum moment moment, unsigned char letter)
+{
+    if (is_last(operation, moment, letter))
+        end();
 }
 
 static void append(const char *file, const struct iovec *parts, int count)
@@ -218,6 +263,7 @@ static int opened(const char *path, int flags, mode_t mode)
         if (refuse_name())
             return -1;
         is_new = 1;
+        end_if_last(CREATE, BEFORE, *name);
         keep_name("C", name, "", "");
     }
     struct stat before;
@@ -230,13 +276,14 @@ static int opened(const char *path, int flags, mode_t mode)
     }
     int fd = real_open(path, flags, mode);
     if (fd >= 0 && fd < FDS) {
-        ours[fd] = name != NULL || is_root(path);
+        ours[fd] = name ? *name : is_root(path) ? '/' : 0;
         struct stat found;
         if (is_new && !fstat(fd, &found)) {
             /* Its inode may have been another file's. */
             char undo[4200];
             undo_file(undo, sizeof undo, &found, "");
             syscall(SYS_unlinkat, AT_FDCWD, undo, 0);
+            end_if_last(CREATE, AFTER, *name);
         }
     }
     return fd;
@@ -304,14 +351,21 @@ int close(int fd)
 static ssize_t written(int fd, const struct stat *found, const void *data, size_t size, off_t offset)
 {
     atomic_fetch_add(&control->writes, 1);
+    end_if_last(WRITE, BEFORE, ours[fd]);
     keep_bytes(fd, found, offset, offset + size);
+    if (is_last(WRITE, HALF, ours[fd])) {
+        real_pwrite(fd, data, size / 2, offset);
+        end();
+    }
     if (is_due(&control->write_errno, &control->write_after)) {
         if (size > 1 && atomic_exchange(&control->half_write, 0))
             return real_pwrite(fd, data, size / 2, offset);
         errno = atomic_load(&control->write_errno);
         return -1;
     }
-    return real_pwrite(fd, data, size, offset);
+    ssize_t done = real_pwrite(fd, data, size, offset);
+    end_if_last(WRITE, AFTER, ours[fd]);
+    return done;
 }
 
 ssize_t pwrite(int fd, const void *data, size_t size, off_t offset)
@@ -327,11 +381,62 @@ ssize_t pwrite64(int fd, const void *data, size_t size, off_t offset)
     return pwrite(fd, data, size, offset);
 }
 
+static int is_sending(int fd)
+{
+    struct stat found;
+    return control && (atomic_load(&control->end_at) & 0xff) == SEND && !fstat(fd, &found) &&
+           S_ISSOCK(found.st_mode);
+}
+
+/* To peers and to clients alike; half of what is sent is the first half of its first part. */
+static void begin_send(int fd, const struct iovec *parts, size_t count)
+{
+    if (!is_sending(fd))
+        return;
+    end_if_last(SEND, BEFORE, 0);
+    if (is_last(SEND, HALF, 0)) {
+        if (count)
+            real_send(fd, parts->iov_base, parts->iov_len / 2, MSG_NOSIGNAL);
+        end();
+    }
+}
+
+static ssize_t end_send(int fd, ssize_t sent)
+{
+    int error = errno;
+    if (sent > 0 && is_sending(fd))
+        end_if_last(SEND, AFTER, 0);
+    errno = error;
+    return sent;
+}
+
+ssize_t writev(int fd, const struct iovec *parts, int count)
+{
+    begin_send(fd, parts, count);
+    return end_send(fd, real_writev(fd, parts, count));
+}
+
+ssize_t send(int fd, const void *data, size_t size, int flags)
+{
+    struct iovec part = {(void *)data, size};
+    begin_send(fd, &part, 1);
+    return end_send(fd, real_send(fd, data, size, flags));
+}
+
+ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
+{
+    begin_send(fd, message->msg_iov, message->msg_iovlen);
+    return end_send(fd, real_sendmsg(fd, message, flags));
+}
+
 ssize_t write(int fd, const void *data, size_t size)
 {
     struct stat found;
-    if (!is_file(fd, &found))
-        return real_write(fd, data, size);
+    if (!is_file(fd, &found)) {
+        struct iovec part = {(void *)data, size};
+        begin_send(fd, &part, 1);
+        return end_send(fd, real_write(fd, data, size));
+    }
     off_t offset =
         fcntl(fd, F_GETFL) & O_APPEND ? found.st_size : (off_t)syscall(SYS_lseek, fd, 0, SEEK_CUR);
     ssize_t done = written(fd, &found, data, size, offset);
@@ -345,8 +450,11 @@ int ftruncate(int fd, off_t size)
     struct stat found;
     if (!is_file(fd, &found))
         return real_ftruncate(fd, size);
+    end_if_last(TRUNCATE, BEFORE, ours[fd]);
     keep_bytes(fd, &found, size, found.st_size > size ? found.st_size : size);
-    return real_ftruncate(fd, size);
+    int done = real_ftruncate(fd, size);
+    end_if_last(TRUNCATE, AFTER, ours[fd]);
+    return done;
 }
 
 int ftruncate64(int fd, off_t size)
@@ -394,6 +502,7 @@ static int synced(int fd, int (*real)(int))
         errno = atomic_load(&control->sync_errno);
         return -1;
     }
+    end_if_last(SYNC, BEFORE, ours[fd]);
     /* What is written from here on is not of this sync. Killed in between, both are put back. */
     char undo[4200], syncing[4200];
     if (S_ISDIR(found.st_mode)) {
@@ -411,6 +520,7 @@ static int synced(int fd, int (*real)(int))
         forget_names(syncing);
     else
         syscall(SYS_unlinkat, AT_FDCWD, syncing, 0);
+    end_if_last(SYNC, AFTER, ours[fd]);
     return 0;
 }
 
@@ -431,10 +541,14 @@ int rename(const char *from, const char *to)
         if (refuse_name())
             return -1;
         char link[64];
+        end_if_last(RENAME, BEFORE, *second);
         keep_link(to, link, sizeof link);
         keep_name("R", first, second, link);
     }
-    return real_rename(from, to);
+    int done = real_rename(from, to);
+    if (first && second)
+        end_if_last(RENAME, AFTER, *second);
+    return done;
 }
 
 int unlink(const char *path)
@@ -444,10 +558,14 @@ int unlink(const char *path)
         if (refuse_name())
             return -1;
         char link[64];
+        end_if_last(UNLINK, BEFORE, *name);
         keep_link(path, link, sizeof link);
         keep_name("U", name, "", link);
     }
-    return real_unlink(path);
+    int done = real_unlink(path);
+    if (name)
+        end_if_last(UNLINK, AFTER, *name);
+    return done;
 }
 
 int statvfs(const char *path, struct statvfs *found)
