@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import msgspec
 
 from cluster.client.durations import Length, ms_of
 from cluster.client.holdings import Lock
+from cluster.client.keeping import await_safely, call_in_thread
 from cluster.client.refusals import LockHeld, SessionExpired, SessionNotFound
 from cluster.client.session import GONE
 from cluster.errors import CoterieError, LockLost, Refused
@@ -131,9 +133,12 @@ class Election:
         """`run`, with a function that is called in a thread; no new stand begins before it is
         through, as a thread cannot be cancelled.
         """
+        # Of its own: the loop has a few for all, which also resolve the names of nodes.
+        threads = ThreadPoolExecutor(1, "coterie leader")
 
         async def in_thread(candidacy: Candidacy) -> None:
-            thread = asyncio.get_running_loop().run_in_executor(None, lead, candidacy)
+            loop = asyncio.get_running_loop()
+            thread = loop.run_in_executor(threads, call_in_thread, lead, candidacy)
             try:
                 await asyncio.shield(thread)
             except asyncio.CancelledError:
@@ -142,7 +147,10 @@ class Election:
                     thread.result()
                 raise
 
-        await self.run(in_thread)
+        try:
+            await self.run(in_thread)
+        finally:
+            threads.shutdown(wait=False)
 
     def stop(self) -> None:
         """Resign, and stand no more."""
@@ -183,7 +191,7 @@ class Election:
         if self._on_elected is not None:
             self._on_elected(token)
         try:
-            await lead(candidacy)
+            await await_safely(lead(candidacy))
         finally:
             if self._on_deposed is not None:
                 self._on_deposed(token)

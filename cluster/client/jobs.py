@@ -31,7 +31,14 @@ import msgspec
 from cluster.client.core import Request, new_key, path_of, value_of
 from cluster.client.durations import Length, ms_of
 from cluster.client.held import Grant, Held
-from cluster.client.keeping import Keeper, OnState, Owner, call_safely
+from cluster.client.keeping import (
+    Keeper,
+    OnState,
+    Owner,
+    await_safely,
+    call_in_thread,
+    call_safely,
+)
 from cluster.client.lease import Lease
 from cluster.client.payloads import Payload, payload_in, payload_of
 from cluster.client.refusals import Withdrawn
@@ -513,12 +520,12 @@ class Worker:
     async def _call(self, job: Job) -> None:
         given = job if self._wrap is None else self._wrap(job)
         if inspect.iscoroutinefunction(self._handle):
-            await self._handle(given)
+            await await_safely(self._handle(given))
             return
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._concurrency, "coterie worker")
         loop = asyncio.get_running_loop()
-        thread = loop.run_in_executor(self._threads, self._handle, given)
+        thread = loop.run_in_executor(self._threads, call_in_thread, self._handle, given)
         try:
             await asyncio.shield(thread)
         except asyncio.CancelledError:

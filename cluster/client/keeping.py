@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, TypeVar
 
 from cluster.client.core import ClientClosed
 from cluster.client.lease import Lease, Standing, Tenure
@@ -28,6 +28,9 @@ LOOK_EVERY_MS = 200
 
 # Keepers at work, by `id`. A plain dict: it is written in any thread, and forks may come between.
 _AT_WORK: dict[int, weakref.ref[Keeper]] = {}
+
+G = TypeVar("G")
+R = TypeVar("R")
 
 OnState: TypeAlias = Callable[[Standing], object]
 Renew: TypeAlias = Callable[[Lease], Awaitable[Lease]]
@@ -41,6 +44,36 @@ def call_safely(
         callback(*told)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told
         loop.call_exception_handler({"message": about, "exception": error})
+
+
+def call_in_thread(call: Callable[[G], R], given: G) -> R:
+    """Call what a program gave us, in a thread of its own.
+
+    Raises:
+        RuntimeError: it would have the program end. A thread can end nothing but itself, and where
+            it is waited for, that would be our event loop.
+    """
+    try:
+        return call(given)
+    except SystemExit as error:
+        raise RuntimeError(f"{call!r} asked for the program to end: {error}") from error
+
+
+async def await_safely(doing: Awaitable[R]) -> R:
+    """Await what a program gave us.
+
+    Raises:
+        RuntimeError: it ended as cancelled, although nobody has cancelled this task: it awaited
+            something that was.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    try:
+        return await doing
+    except asyncio.CancelledError as error:
+        if task.cancelling():
+            raise
+        raise RuntimeError(f"{doing!r} awaited something that was cancelled") from error
 
 
 class Owner:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from cluster.client.core import Request, new_key, path_of
 from cluster.client.durations import Length, ms_of
-from cluster.client.keeping import call_safely
+from cluster.client.keeping import await_safely, call_in_thread, call_safely
 from cluster.client.payloads import payload_in, payload_of
 from cluster.client.refusals import NotFound
 from cluster.client.session import GONE, Session
@@ -341,11 +341,12 @@ class Runner:
         if do is None:
             raise LookupError(f'nothing does task "{task.id}"; use @runner.task("{task.id}")')
         if inspect.iscoroutinefunction(do):
-            await do(task)
+            await await_safely(do(task))
             return
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._concurrency, "coterie runner")
-        thread = asyncio.get_running_loop().run_in_executor(self._threads, do, task)
+        loop = asyncio.get_running_loop()
+        thread = loop.run_in_executor(self._threads, call_in_thread, do, task)
         try:
             await asyncio.shield(thread)
         except asyncio.CancelledError:

@@ -22,6 +22,7 @@ from cluster.client.aio import Client, now_ms
 from cluster.client.sync import SyncClient, SyncSession
 from cluster.client.sync.portal import Portal
 from cluster.errors import LockLost
+from cluster.testing import VirtualCluster
 from cluster.testing.place import Place, running_place
 
 T = TypeVar("T")
@@ -233,6 +234,25 @@ def test_a_timeout_of_what_is_run_is_its_own() -> None:
     with pytest.raises(TimeoutError, match="of its own"):
         portal.run(run())
     portal.close()
+
+
+def test_a_callback_that_would_end_the_program_ends_nothing() -> None:
+    """It is called in the background thread, whose loop is there for others, too."""
+    told: list[str] = []
+
+    def on_state(standing: str) -> None:
+        told.append(standing)
+        sys.exit(3)
+
+    with VirtualCluster() as coterie, coterie.sync_client() as client:
+        session = client.session(on_state=on_state).open()
+        coterie.cut(client)
+        coterie.advance("8s")
+        coterie.heal(client)
+        assert client.lock("orders").holders == []
+        with session.lock("orders") as lock:
+            assert lock.check()
+    assert told == ["grace", "held"]
 
 
 async def test_a_handler_must_be_no_coroutine_function(place: Place) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
 
 import pytest
 
@@ -39,6 +41,18 @@ async def until(what: Callable[[], Awaitable[bool]]) -> None:
     """Return once it is so; the test's time limit is the deadline."""
     while not await what():
         await asyncio.sleep(0.01)
+
+
+def asks_to_end(_: object) -> None:
+    """As a command's `main` does, at its end."""
+    sys.exit(3)
+
+
+async def awaits_cancelled(_: object) -> None:
+    """Somebody has cancelled what we wait for, and not us."""
+    task = asyncio.create_task(asyncio.sleep(3_600))
+    task.cancel()
+    await task
 
 
 class TestWorker:
@@ -154,6 +168,25 @@ class TestWorker:
 
         worker = client.worker("t", handle=handle)
         await worker.run()
+        assert (await tube.show())["buried"] == 1
+
+    @pytest.mark.parametrize("handle", [asks_to_end, awaits_cancelled])
+    async def test_a_handler_that_would_end_it_all_has_failed(
+        self, client: Client, handle: Callable[[Any], object]
+    ) -> None:
+        """By an exit, in a thread, or by a cancellation that was not its own."""
+        tube = client.tube("t")
+        await tube.put("x")
+        said: list[Exception] = []
+
+        def on_error(job: Job, error: Exception) -> Literal["bury"]:
+            said.append(error)
+            worker.stop()
+            return "bury"
+
+        worker = client.worker("t", handle=handle, on_error=on_error)
+        await worker.run()
+        assert [type(error) for error in said] == [RuntimeError]
         assert (await tube.show())["buried"] == 1
 
     async def test_what_makes_no_sense_ends_it(self, client: Client) -> None:
@@ -285,6 +318,23 @@ class TestRunner:
         assert all(rest >= least for rest, least in zip(rests, (20, 40, 80), strict=True))
         assert (await pool.show())["task_count"] == 1
 
+    @pytest.mark.parametrize("do", [asks_to_end, awaits_cancelled])
+    async def test_a_task_that_would_end_it_all_has_failed(
+        self, client: Client, do: Callable[[Any], object]
+    ) -> None:
+        """It rests, and is not begun again at once."""
+        await client.pool("p").put(["a"])
+        said: list[Exception] = []
+
+        def on_error(task: Task | None, error: Exception) -> None:
+            said.append(error)
+            runner.stop()
+
+        runner = client.runner("p", on_error=on_error)
+        runner.task(do)
+        await runner.run()
+        assert [type(error) for error in said] == [RuntimeError]
+
     async def test_a_pool_that_is_not_there_yet_is_waited_for(self, client: Client) -> None:
         """Runners may start before anybody has put tasks."""
         runner = client.runner("p", tick="10ms")
@@ -398,6 +448,24 @@ class TestElection:
         with pytest.raises(ValueError, match="a bug"):
             await client.election("g").run(lead)
         assert await client.election("g").leader() is None
+
+    async def test_who_would_end_it_all_has_failed(self, client: Client) -> None:
+        """It is no stop, and nobody is to believe that it leads still."""
+        with pytest.raises(RuntimeError, match="cancelled"):
+            await client.election("g").run(awaits_cancelled)
+        with pytest.raises(RuntimeError, match="asked for the program to end: 3"):
+            await client.election("g").run_in_threads(asks_to_end)
+        assert await client.election("g").leader() is None
+
+    async def test_leaders_in_threads_leave_the_loops_threads_alone(self, client: Client) -> None:
+        """Those are few, and resolve names: who leads for hours must not keep others waiting."""
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        lead_all = threading.Barrier(3)
+        leading = [
+            client.election(group).run_in_threads(lambda _: lead_all.wait(30))
+            for group in ("g1", "g2")
+        ]
+        await asyncio.gather(*leading, asyncio.to_thread(lead_all.wait, 30))
 
     async def test_cancelled_it_resigns(self, client: Client) -> None:
         """The group is free at once."""

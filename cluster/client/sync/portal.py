@@ -35,12 +35,13 @@ _PARENTS: list[object] = []
 class _Running:
     """A loop that runs, and its thread."""
 
-    __slots__ = ("__weakref__", "_at_end", "loop", "pid", "thread")
+    __slots__ = ("__weakref__", "_at_end", "_told_to_stop", "loop", "pid", "thread")
 
     def __init__(self, at_end: AtEnd | None) -> None:
         self._at_end = at_end
         self.pid = os.getpid()
         self.loop = asyncio.new_event_loop()
+        self._told_to_stop = self.loop.create_future()
         # A daemon: a program that forgets to close still ends.
         self.thread = threading.Thread(target=self._run, name="coterie client", daemon=True)
         try:
@@ -54,9 +55,13 @@ class _Running:
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         try:
-            self.loop.run_forever()
+            while not self._told_to_stop.done():
+                # A callback that would have the program end, as `on_state` may be, is called in
+                # this thread, where that ends nothing. Others rely on the loop.
+                with contextlib.suppress(SystemExit):
+                    self.loop.run_until_complete(self._told_to_stop)
             if self._at_end is not None:
-                with contextlib.suppress(Exception):
+                with contextlib.suppress(Exception, SystemExit):
                     self.loop.run_until_complete(self._at_end())
         finally:
             left = asyncio.all_tasks(self.loop)
@@ -73,7 +78,11 @@ class _Running:
             _PARENTS.append(self.loop)
             return
         with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(self.loop.stop)
+            self.loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        if not self._told_to_stop.done():
+            self._told_to_stop.set_result(None)
 
     def join(self, timeout_s: float | None = None) -> None:
         """Wait for its end."""
