@@ -191,7 +191,8 @@ def _lags(best: ClusterState) -> list[Finding]:
     cure = "it catches up by itself, unless its disk or its network is too slow for what comes"
     if not behind:
         most = max((node.lag or 0 for node in best.nodes), default=0)
-        return [Finding("lag", "ok", f"at most {most} entries")]
+        entries = "entry" if most == 1 else "entries"
+        return [Finding("lag", "ok", f"at most {most} {entries}")]
     return [
         Finding("lag", "warning", f"{node.id} is {node.lag} entries behind", cure)
         for node in behind

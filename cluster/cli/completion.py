@@ -47,7 +47,9 @@ def command(shell: str) -> None:
     assert kind is not None
     made = kind(main, {}, "coterie", "_COTERIE_COMPLETE")
     # Not `source()`: that of bash runs a bash first to look at its age.
-    click.echo(made.source_template % made.source_vars())
+    script = made.source_template % made.source_vars()
+    # click's for fish (8.5) would end a name, or what is said of it, at its first comma.
+    click.echo(script.replace('string split ","', 'string split --max 1 ","'))
 
 
 def names(live: Live, incomplete: str, endpoints: Iterable[str] | None) -> list[str]:

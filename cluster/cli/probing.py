@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import ssl
 from dataclasses import dataclass
@@ -80,9 +81,16 @@ async def probe(config: Config, peer: str, address: Address) -> Heard:
     except OSError as error:
         return Heard(
             False,
-            f"{address} cannot be reached: {error.strerror or error}",
+            f"{address} cannot be reached: {_said(error)}",
             f"is {peer} running? is the address right, and the port open?",
         )
+
+
+def _said(error: OSError) -> str:
+    """What the system says, without asyncio's frame around it."""
+    # Those below 0 are of name resolution, which has words of its own.
+    number = error.errno or 0
+    return os.strerror(number).lower() if number > 0 else error.strerror or str(error)
 
 
 async def _talk(dialler: Dialler, config: Config, peer: str, address: Address) -> Heard:

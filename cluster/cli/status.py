@@ -91,11 +91,17 @@ def judge(best: ClusterState | None, failures: dict[str, str]) -> tuple[int, lis
         return UNREACHABLE, reasons
     if best.leader is None:
         reasons.insert(0, f"nobody leads, says {best.node}: nothing can be written")
-    reasons.extend(
-        f"{node.id} is {node.state or 'unreachable'}"
-        for node in best.nodes
-        if node.state in {"unreachable", "candidate"} or node.connected is False
-    )
+    for node in best.nodes:
+        if node.state not in {"unreachable", "candidate"} and node.connected is not False:
+            continue
+        is_away = f"{node.id} is {node.state or 'unreachable'}"
+        known = f"{node.http} does not answer: "
+        at = next((at for at, why in enumerate(reasons) if why.startswith(known)), None)
+        # One trouble, one line.
+        if at is None:
+            reasons.append(is_away)
+        else:
+            reasons[at] = f"{is_away}: {reasons[at]}"
     # Equal logs must make equal states: else a node computes wrongly, and nothing is worse.
     digests: dict[int, dict[str, str]] = {}
     for node in best.nodes:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cluster.cli import exits, figures
-from cluster.cli.rendering import cell, headed, styled
+from cluster.cli.rendering import cell, head_of, headed, styled
 from cluster.cli.words import Duration, cluster_options, leave, tls_context
 
 if TYPE_CHECKING:
@@ -34,6 +34,14 @@ Exit codes: see coterie --help
 
 _CLEAR = "\x1b[H\x1b[2J"
 _SHOWN_MAX = 8
+# Where the field's own name would not fit 80 columns.
+_HEADS = {
+    "last_heard_ms": "HEARD MS",
+    "commands_per_s": "CMDS/S",
+    "requests_per_s": "REQS/S",
+    "connections": "CONNS",
+    "under_way": "BUSY",
+}
 _RATES = {
     "commands_per_s": "coterie_node_commands_applied_total",
     "requests_per_s": "coterie_http_requests_total",
@@ -234,5 +242,5 @@ def in_words(seen: Mapping[str, Any]) -> str:
 
 
 def _table(items: list[dict[str, Any]]) -> str:
-    heads = (name.upper().replace("_PER_S", "/S").replace("_", " ") for name in items[0])
+    heads = (_HEADS.get(name) or head_of(name) for name in items[0])
     return headed(heads, [[cell(value) for value in item.values()] for item in items])

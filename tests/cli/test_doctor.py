@@ -95,7 +95,7 @@ class TestPeers:
         async with peer() as (address, _):
             pass
         heard = await probe(config_of(tmp_path), "n2", address)
-        assert "cannot be reached" in heard.what
+        assert heard.what == f"{address} cannot be reached: connection refused"
         assert not heard.is_well
 
 

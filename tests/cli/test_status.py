@@ -62,6 +62,11 @@ class TestJudging:
             ({"nodes": [node("n2", connected=False)]}, {}, "n2 is follower"),
             ({}, {"http://a:1": "refused"}, "http://a:1 does not answer: refused"),
             (
+                {"nodes": [node("n2", state="unreachable", http="http://a:1")]},
+                {"http://a:1": "refused"},
+                "n2 is unreachable: http://a:1 does not answer: refused",
+            ),
+            (
                 {"nodes": [node("n1"), node("n2", digest="bb"), node("n3", applied=4)]},
                 {},
                 "nodes have diverged at index 5: n1, n2 differ",
@@ -75,6 +80,7 @@ class TestJudging:
         verdict, reasons = judge(state(**more), failures)
         assert verdict == DEGRADED
         assert reasons[0].startswith(said)
+        assert len(reasons) == 1
 
     def test_a_value_that_a_node_cannot_know_is_no_fault(self) -> None:
         """Older nodes tell less."""

@@ -55,6 +55,7 @@ def test_top_shows_who_leads_what_is_done_and_where_it_queues(tmp_path: Path) ->
         ran = shell.line("coterie top --count 1")
         assert "n1 leads, term 1" in ran.out
         assert "\nmail " in ran.out
+        assert max(map(len, ran.out.splitlines())) <= 80
         ran = shell.line("coterie top --count 2 --interval 100ms -o json")
         first, second = (json.loads(line) for line in ran.out.splitlines())
         assert (first["nodes"][0]["requests_per_s"], first["tubes"][0]["ready"]) == (None, 1)

@@ -277,6 +277,11 @@ class TestCompletion:
         ran = Shell("127.0.0.1:1", tmp_path).run("completion", kind)
         assert (ran.code, "_COTERIE_COMPLETE" in ran.out) == (0, True)
 
+    def test_fish_is_told_all_of_a_name_with_a_comma(self, tmp_path: Path) -> None:
+        """Kind and value are parted at the first comma, and at no other."""
+        script = Shell("127.0.0.1:1", tmp_path).run("completion", "fish").out
+        assert 'string split --max 1 "," $completion' in script
+
     def test_bash_takes_its_script(self, tmp_path: Path) -> None:
         """It completes the word by calling a command called coterie."""
         script = Shell("127.0.0.1:1", tmp_path).run("completion", "bash").out
