@@ -59,7 +59,13 @@ class Leases:
         if self._is_over.is_set():
             raise ShuttingDown("this node is shutting down; ask another one")
         nonce = self._draw(_NONCE_BYTES).hex()
-        outcome = await self._desk.ask(OpenSession(nonce, TTL_MS, name))
+        asking = asyncio.ensure_future(self._desk.ask(OpenSession(nonce, TTL_MS, name)))
+        try:
+            outcome = await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            # Nobody wants it any more: it is not left to its TTL.
+            asking.add_done_callback(self._close_unwanted)
+            raise
         if not isinstance(outcome, Opened):
             raise Refused(outcome)
         if self._is_over.is_set():
@@ -116,6 +122,12 @@ class Leases:
             if self._open:
                 with suppress(CoterieError):  # Next time, or too late.
                     await self.renew()
+
+    def _close_unwanted(self, asking: asyncio.Future[Outcome]) -> None:
+        if not asking.cancelled() and asking.exception() is None:
+            outcome = asking.result()
+            if isinstance(outcome, Opened):
+                self._close(outcome.session)
 
     def _close(self, session: str) -> None:
         with suppress(CoterieError):
