@@ -606,6 +606,23 @@ async def test_the_end_of_a_delivery_is_not_forgotten(
     assert place.jobs("ready") == ([] if isinstance(error, Overloaded) else ["a"])
 
 
+async def test_answers_that_nobody_can_have_are_not_written(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that goes with thousands of calls under way leaves no line in the log for each."""
+    client = await place.client()
+    place.node.fail_with = NoLeader("nobody leads")
+    answers = [client.put(str(number)) for number in range(100)]
+    await until(lambda: len(place.node.taken) >= len(answers))
+    client.writer.transport.abort()
+    place.node.fail_with = None
+    await until(lambda: place.front.connections == 0)
+    assert len(place.jobs("ready")) == len(answers)
+    assert not caplog.records
+    for answer in answers:
+        assert isinstance(answer.exception(), ConnectionError)
+
+
 async def test_draining_lets_waits_go(place: Place) -> None:
     """What is under way is answered; then the connection ends."""
     client = await place.client()

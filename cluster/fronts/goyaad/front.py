@@ -332,6 +332,8 @@ class _Connection:
         """
         try:
             async with asyncio.timeout(within_s), self._turn:
+                if self._writer.transport.is_closing():
+                    raise ConnectionResetError  # Of thousands that wait, each write would be logged.
                 # Encoded in the order in which it is written: the first of a kind defines it.
                 self._writer.write(encode())
                 await self._writer.drain()
