@@ -5,6 +5,7 @@ RULE: guard G5, all of it: the library's own serializer and transfer are never u
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from pysyncobj.config import SERIALIZER_STATE
@@ -22,6 +23,8 @@ from cluster.replication.snapshots import (
 )
 from cluster.wire.frames import Snapshot, SnapshotAnswer, SnapshotHead
 
+logger = logging.getLogger(__name__)
+
 
 class CatchUp(Member):
     """A member that makes snapshots, and catches up, or lets others catch up, by them."""
@@ -32,6 +35,7 @@ class CatchUp(Member):
         self.dumps_failed = 0
         self._transfers: dict[str, SnapshotTransfer] = {}
         self._receiving: tuple[int, SnapshotHead, Receiving] | None = None
+        self._not_taken: tuple[SnapshotHead, type[Exception]] | None = None
         self._starved: list[Peer] = []
         self._dump_not_before = float("-inf")
         super().__init__(**parts)
@@ -58,8 +62,9 @@ class CatchUp(Member):
             return
         self.forceLogCompaction()
 
-    def dump_failed(self) -> None:
+    def dump_failed(self, error: DumpFailed) -> None:
         """A snapshot of our own could not be written; the next try is due in ten seconds."""
+        logger.warning("no snapshot was written, the log is kept and grows: %s", error)
         self.dumps_failed += 1
         self._dump_not_before = self._now() + 10.0
 
@@ -178,9 +183,13 @@ class CatchUp(Member):
                 # between would leave a snapshot that the journal cannot go on from.
                 self.journal.sync()
             received = receiving.finish()
-        except (SnapshotCorrupt, SnapshotRefused):
+        except (SnapshotCorrupt, SnapshotRefused) as error:
             # Ours is still in place. Ask for this one again from the start.
             self._drop_receiving()
+            if self._not_taken != (head, type(error)):
+                # Once: it is asked for until there is room, or a whole one.
+                self._not_taken = head, type(error)
+                logger.warning("a snapshot that %s sends was not taken: %s", peer.id, error)
             self._acknowledge_snapshot(peer, head.index, 0)
             return
         self._receiving = None
@@ -221,9 +230,9 @@ class _Serializer:
             return SERIALIZER_STATE.NOT_SERIALIZING, None
         try:
             done = self._dumper.poll()
-        except DumpFailed:
+        except DumpFailed as error:
             # The log is kept, so nothing is lost; try again after a pause.
-            self._engine.dump_failed()
+            self._engine.dump_failed(error)
             return SERIALIZER_STATE.FAILED, None
         if done is None:
             return SERIALIZER_STATE.SERIALIZING, None

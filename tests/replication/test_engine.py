@@ -1214,7 +1214,9 @@ def test_an_entry_that_a_snapshot_swallowed_is_never_sent_as_an_empty_one(make: 
         assert group.toy(name).payloads[-1] == b"swallowed"
 
 
-def test_a_corrupt_chunk_is_refused_and_the_snapshot_asked_for_again(make: Make) -> None:
+def test_a_corrupt_chunk_is_refused_and_the_snapshot_asked_for_again(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     """Nothing of it is loaded, what was there before stays (n3)."""
     group = make(settings=SMALL)
     far_behind(group)
@@ -1236,6 +1238,7 @@ def test_a_corrupt_chunk_is_refused_and_the_snapshot_asked_for_again(make: Make)
     assert [p for p in group.sent_by("b", SnapshotAnswer) if p.message.offset == 0]
     assert group.engine("b").snapshots_installed == 1
     assert group.toy("b").log == group.toy("a").log
+    assert caplog.text.count("a snapshot that a sends was not taken") == 1
 
 
 def state_file(group: Group, name: str) -> tuple[SnapshotHead, bytes]:
@@ -1384,7 +1387,9 @@ def test_a_snapshot_on_its_way_is_kept_until_it_has_arrived(make: Make) -> None:
     assert [file for file in group.disk("a").names() if str(sending.index) in file] == []
 
 
-def test_a_dump_that_fails_is_tried_again_later(make: Make) -> None:
+def test_a_dump_that_fails_is_told_and_tried_again_later(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     """The log is kept meanwhile, so nothing is lost."""
     group = make(settings=SMALL)
     engine = group.elect("a")
@@ -1397,6 +1402,7 @@ def test_a_dump_that_fails_is_tried_again_later(make: Make) -> None:
     whole, toy.dump = toy.dump, broken  # type: ignore[method-assign]
     group.commit(*numbered(50))
     assert engine.dumps_failed == 1
+    assert "no dump today" in caplog.text
     assert (engine.first_index, engine.snapshots.latest) == (1, None)
     toy.dump = whole  # type: ignore[method-assign]
     group.run(10.1)
