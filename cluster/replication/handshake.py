@@ -60,6 +60,7 @@ class Reason(enum.IntEnum):
     ITSELF = 6
     UNKNOWN_NODE = 7
     IDENTITY = 8
+    START = 9
 
 
 class HandshakeRefused(Exception):
@@ -92,6 +93,7 @@ class Party:
         known_identity: identity a peer had when it was first met, or None.
         learn_identity: remember the identity of a peer met for the first time. Called at most once
             per handshake and only after the peer has proved that it knows the secret.
+        starts: number of the latest start that was met of each peer, kept here.
     """
 
     cluster: str
@@ -102,6 +104,7 @@ class Party:
     peers: Collection[str]
     known_identity: Callable[[str], str | None] = field(repr=False)
     learn_identity: Callable[[str, str], None] = field(repr=False)
+    starts: dict[str, int] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse values that no handshake could carry.
@@ -252,7 +255,7 @@ class _Side:
                 Reason.SECRET, f"it calls itself {node!r} and does not know our cluster secret"
             )
 
-    def _check_identity(self, peer: str, identity: str) -> None:
+    def _check_identity(self, peer: str, identity: str, boot: int) -> None:
         """Meet a peer again, or for the first time."""
         known = self._party.known_identity(peer)
         if known is None:
@@ -265,6 +268,15 @@ class _Side:
                 f"{peer} has the identity {identity}, but {known} is the one known here: was its"
                 f" data directory wiped or swapped? An operator must replace the node",
             )
+        latest = self._party.starts.get(peer, 0)
+        if boot < latest:
+            # What it promised in its later starts it does not know.
+            self._refuse(
+                Reason.START,
+                f"{peer} is in its start {boot}, and its start {latest} was met here: was its data"
+                f" directory set back, or does a copy of it run twice?",
+            )
+        self._party.starts[peer] = boot
 
 
 class Dialler(_Side):
@@ -306,7 +318,7 @@ class Dialler(_Side):
         self._peer = node
         if node != self._target:
             self._refuse(Reason.WRONG_NODE, f"dialled {self._target}, reached {node}")
-        self._check_identity(node, identity)
+        self._check_identity(node, identity, boot)
         forth, back = _keys(self._prk, self._said + whole)
         self.session = Session(node, boot, identity, send_key=forth, receive_key=back)
 
@@ -359,7 +371,7 @@ class Listener(_Side):
             self._refuse(Reason.UNKNOWN_NODE, f"{node!r} is no member of this cluster")
         if not identity:
             self._refuse(Reason.MALFORMED, f"{node} gave no identity")
-        self._check_identity(node, identity)
+        self._check_identity(node, identity, boot)
         fields = _fields((party.node, party.identity), party.boot)
         welcome = _message(
             _WELCOME, fields + _mac(self._prk, b"coterie listener", self._said + fields)
@@ -381,6 +393,10 @@ _TOLD = {
     Reason.IDENTITY: (
         "it knew another disk under our name: our data directory was wiped or swapped,"
         " and an operator must replace this node"
+    ),
+    Reason.START: (
+        "it met a later start of this node: our data directory was set back, or a copy of it runs"
+        " elsewhere"
     ),
 }
 

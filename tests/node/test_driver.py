@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import shutil
 import threading
 from pathlib import Path
 
@@ -84,6 +85,28 @@ async def test_a_node_that_comes_back_with_an_empty_disk_is_not_let_in() -> None
         assert driver.node.engine.leader is None
         assert lost not in three[leader].transport.connected
         await three.session(leader)
+
+
+async def test_a_node_whose_data_folder_was_set_back_is_not_let_in(tmp_path: Path) -> None:
+    """What it acknowledged since is not in there, and the others count on it."""
+    disks: dict[str, Disk] = {name: SimDisk(random.Random(name)) for name in "ab"}
+    first = OsDisk(tmp_path / "now")
+    async with trio({**disks, "c": first}) as three:
+        await three.stop("c")
+        shutil.copytree(tmp_path / "now", tmp_path / "before")
+        for _ in range(2):
+            await three.start("c")
+            await until(three.is_level)
+            await three.stop("c")
+        old = OsDisk(tmp_path / "before")
+        await three.start("c", disk=old)
+        await until(lambda: three["a"].transport.stats["c"].last_refusal)
+        assert "start 3 was met here" in str(three["a"].transport.stats["c"].last_refusal)
+        assert "c" not in three["a"].transport.connected
+        await three.session("b")
+        await three.stop("c")
+        first.close()
+        old.close()
 
 
 async def test_a_fatal_error_ends_rounds_once_and_nothing_more_is_said() -> None:

@@ -141,6 +141,7 @@ REFUSALS = {
         party("n2", known_identity={"n1": "disk-of-n1"}.get),
         Reason.IDENTITY,
     ),
+    "a disk set back": (party("n1", boot=5), party("n2", starts={"n1": 6}), Reason.START),
 }
 
 
@@ -169,6 +170,18 @@ def test_the_dialler_refuses_a_wiped_listener_too() -> None:
     assert "operator" in str(refused)
     # The listener has let us in already: nothing but frames may follow.
     assert refused.farewell == b""
+
+
+def test_the_dialler_refuses_a_listener_in_a_start_from_before() -> None:
+    """The same start comes back after each loss of a connection, a later one after a restart."""
+    caller = party("n1")
+    for boot in (7, 7, 9):
+        meet(Dialler(caller, "n2", NONCE_D), Listener(party("n2", boot=boot), NONCE_L))
+    refused = refusal(
+        lambda: meet(Dialler(caller, "n2", NONCE_D), Listener(party("n2", boot=8), NONCE_L))
+    )
+    assert refused.reason is Reason.START
+    assert "start 9 was met here" in str(refused)
 
 
 def test_a_peer_is_known_again_by_its_identity() -> None:
