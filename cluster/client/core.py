@@ -298,10 +298,11 @@ class Call:
         error = error_of(status, problem, self._endpoint)
         if status in {408, 502, 503, 504} and (problem is None or error.retryable):
             return self._again(error, _retry_after_ms(headers), now_ms)
-        if status >= 500:
+        if status >= 500 or problem is None:
             return Failed(self._final(error))
         # A refusal by the cluster settles the matter, also after attempts whose end is unknown:
-        # the same key gets the answer of the first.
+        # the same key gets the answer of the first. One of somebody between us and the nodes says
+        # nothing about them.
         return Failed(error)
 
     def broke(self, how: Breakage, why: str, now_ms: int) -> Step:

@@ -253,6 +253,18 @@ class TestMeaning:
         error = error_in(call.answered(409, {}, problem("lock_held"), 2))
         assert (error.definite, error.code) == (True, "lock_held")
 
+    @pytest.mark.parametrize("status", [302, 403, 404, 429])
+    def test_a_strangers_refusal_settles_nothing(self, status: int) -> None:
+        """A proxy turns the repeat away; the first attempt may have reached a node."""
+        call, _ = begun()
+        call.broke("lost", "reset", 1)
+        error = error_in(call.answered(status, {}, b"<html>", 2))
+        assert isinstance(error, Timeout)
+        assert f"answered {status}" in error.detail
+        # Alone it is what it says, and nothing was done.
+        call, _ = begun()
+        assert error_in(call.answered(status, {}, b"<html>", 1)).definite
+
     def test_a_read_leaves_nothing_open(self) -> None:
         """Its last failure stands as it is."""
         call, _ = begun(READ, urls="a:1,b:1", deadline_ms=5)
@@ -378,11 +390,14 @@ def test_a_call_ends_and_never_claims_too_much(
             sure = b'"definite": true' in detail
             unsure = b'"definite": false' in detail
             is_refusal = 400 <= what < 500 and what != 408 and not unsure
+            is_strangers = b'"code"' not in detail
+            was_open = is_open
             is_open = is_open or not (is_refusal or sure or what < 300)
             end = call.answered(what, {}, detail, now_ms)
             if is_refusal:
                 assert isinstance(end, Failed)
-                assert end.error.definite
+                is_settled = not (was_open and is_strangers and request is not READ)
+                assert end.error.definite is is_settled
                 return
         if isinstance(end, Pause):
             now_ms += end.pause_ms
