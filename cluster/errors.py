@@ -18,6 +18,8 @@ When in doubt, indefinite.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class CoterieError(Exception):
     """Base of all errors of Coterie.
@@ -39,6 +41,18 @@ class CoterieError(Exception):
             self.code = code
         if definite is not None:
             self.definite = definite
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How a copy is made, as for the process that waits for one of a pool: by its attributes.
+
+        By default its class would be called with the detail alone, which is too little for most.
+        """
+        return _again, (type(self), self.args), self.__dict__
+
+
+def _again(kind: type[CoterieError], args: tuple[object, ...]) -> CoterieError:
+    """An error to which its attributes are still to be given."""
+    return kind.__new__(kind, *args)
 
 
 class Definite(CoterieError):
