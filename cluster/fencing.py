@@ -22,7 +22,7 @@ The same token may come as often as it likes: its holder may write more than onc
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import msgspec
@@ -113,19 +113,22 @@ class _Refusal(msgspec.Struct, frozen=True):
 def _verdict(
     fence: Fence,
     method: str,
-    lock: str | None,
-    token: str | None,
+    locks: Sequence[str],
+    tokens: Sequence[str],
     *,
     resource: str | None,
     is_required: bool,
 ) -> _Refusal | None:
-    """What a request's headers come to; None: it may pass."""
+    """What a request's headers, each as often as it came, come to; None: it may pass."""
     if method in SAFE_METHODS:
         return None
-    if token is None:
+    if not tokens:
         if not is_required:
             return None
         return _refusal(428, "token_missing", f"show the lock's token: {TOKEN_HEADER}: 42")
+    # Two of them say nothing for sure.
+    token = tokens[0].strip() if len(tokens) == 1 else ""
+    lock = locks[0].strip() if len(locks) == 1 else ""
     name = lock if resource is None else resource
     if not name:
         return _refusal(
@@ -189,8 +192,8 @@ class FencingMiddleware:
             refusal = _verdict(
                 self._fence,
                 scope["method"],
-                _asgi_header(headers, LOCK_HEADER),
-                _asgi_header(headers, TOKEN_HEADER),
+                _asgi_headers(headers, LOCK_HEADER),
+                _asgi_headers(headers, TOKEN_HEADER),
                 resource=None if self._resource is None else self._resource(scope),
                 is_required=self._is_required,
             )
@@ -206,11 +209,9 @@ class FencingMiddleware:
         await self._app(scope, receive, send)
 
 
-def _asgi_header(headers: Iterable[tuple[bytes, bytes]], name: str) -> str | None:
+def _asgi_headers(headers: Iterable[tuple[bytes, bytes]], name: str) -> list[str]:
     wanted = name.lower().encode()
-    found = [value for header, value in headers if header.lower() == wanted]
-    # Two of them say nothing for sure.
-    return found[0].decode("latin-1").strip() if len(found) == 1 else None
+    return [value.decode("latin-1") for header, value in headers if header.lower() == wanted]
 
 
 def aiohttp_middleware(
@@ -227,13 +228,11 @@ def aiohttp_middleware(
         request: web.Request,
         handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
     ) -> web.StreamResponse:
-        locks = request.headers.getall(LOCK_HEADER, [])
-        tokens = request.headers.getall(TOKEN_HEADER, [])
         refusal = _verdict(
             fence,
             request.method,
-            locks[0].strip() if len(locks) == 1 else None,
-            tokens[0].strip() if len(tokens) == 1 else None,
+            request.headers.getall(LOCK_HEADER, []),
+            request.headers.getall(TOKEN_HEADER, []),
             resource=None if resource is None else resource(request),
             is_required=is_required,
         )

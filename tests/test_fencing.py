@@ -7,7 +7,7 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from multidict import CIMultiDict
 
 from cluster import fencing
 from cluster.client.aio import Client
@@ -128,7 +129,7 @@ class TestFence:
             fence.admit("b", 4)
 
 
-async def serve_asgi(app: Any, method: str, headers: dict[str, str]) -> tuple[int, bytes]:
+async def serve_asgi(app: Any, method: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
     """One request to an ASGI app."""
     sent: list[dict[str, Any]] = []
     scope = {
@@ -154,7 +155,10 @@ async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"written"})
 
 
-REQUESTS = [
+TWICE: CIMultiDict[str] = CIMultiDict(headers_of("orders", 6))
+TWICE.add("Coterie-Token", "6")
+
+REQUESTS: list[tuple[str, Mapping[str, str], int]] = [
     ("GET", {}, 200),
     ("POST", headers_of("orders", 7), 200),
     ("POST", headers_of("orders", 7), 200),
@@ -167,6 +171,7 @@ REQUESTS = [
     ("POST", {"Coterie-Lock": "orders", "Coterie-Token": "-8"}, 400),
     ("POST", {"Coterie-Lock": "orders", "Coterie-Token": "0" * 19 + "1" + "9" * 20}, 400),
     ("POST", {"Coterie-Lock": "orders", "Coterie-Token": "1" + "9" * 5_000}, 400),
+    ("POST", TWICE, 400),
     ("GET", headers_of("orders", 6), 200),
 ]
 
@@ -189,6 +194,8 @@ async def test_asgi_middleware_lets_everything_else_through() -> None:
     assert (await serve_asgi(app, "POST", {}))[0] == 200
     assert (await serve_asgi(app, "POST", {"Coterie-Token": "3"}))[0] == 200
     assert fence.newest("/") == 3
+    # Two tokens are not none: whatever doubled the header, a stale one does not pass by it.
+    assert (await serve_asgi(app, "POST", TWICE))[0] == 400
     seen: list[str] = []
 
     async def lifespan(scope: Any, receive: Any, send: Any) -> None:
