@@ -475,6 +475,22 @@ class TestBytes:
             assert answer.startswith(b"E") and f"C{code}\0".encode() in answer
             writer.close()
 
+    async def test_who_never_says_who_it_is_is_sent_away(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """After a minute; one that has is not."""
+        async with serving() as front:
+            here = await connected(front)
+            monkeypatch.setattr(connection, "START_UP_S", 0.0)
+            reader, writer = await asyncio.open_connection(*front.addresses[0])
+            writer.write(_startup(user="u")[:-1])
+            async with asyncio.timeout(20):
+                with contextlib.suppress(ConnectionError):
+                    assert await reader.read() == b""
+            writer.close()
+            assert await one(here, "SELECT 1") == 1
+            await here.close()
+
     async def test_every_split_of_a_conversation_is_the_same(self) -> None:
         """One byte at a time, and all at once."""
         talk = _startup(user="u", database="d") + _talk()

@@ -22,6 +22,9 @@ from cluster.fronts.sessionlock.calls import Full, SessionGone
 
 READ_BYTES: Final = 64 * 1024
 WRITTEN_BYTES: Final = 64 * 1024
+START_UP_S: Final = 60.0
+"""How long a client may take to say who it is, as PostgreSQL's authentication_timeout."""
+
 KEPT_MAX: Final = 5_000
 """Prepared statements, portals and settings of a connection, each."""
 
@@ -144,7 +147,9 @@ class Connection:
     async def serve(self) -> None:
         """Answer messages until the client ends or cannot be understood."""
         try:
-            if not await self._start_up():
+            async with asyncio.timeout(START_UP_S):
+                is_started = await self._start_up()
+            if not is_started:
                 return
             while (message := await self._next()) is not None:
                 if message.kind == b"X":
