@@ -264,7 +264,7 @@ class _Connection:
                     await self._room()
                     self._begin(asked)
         except BrokenStream as error:
-            _log.info("a client of goyaad's makes no sense", why=str(error))
+            _log.info("a client of goyaad's makes no sense", why=str(error)[:200])
             return
         except (ConnectionError, TimeoutError):
             return

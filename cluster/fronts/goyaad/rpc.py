@@ -9,7 +9,6 @@ connection; a body that cannot be read is answered with an error, and the next h
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -76,7 +75,6 @@ class Requests:
         self._decoder = Decoder()
         self._header: tuple[str, int] | None = None
         self._has_types = False
-        self._ready: deque[Asked] = deque()
 
     @property
     def is_between(self) -> bool:
