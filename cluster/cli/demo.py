@@ -50,7 +50,7 @@ def command(pace_s: float) -> None:
     try:
         asyncio.run(_tour(pace_s))
     except (CannotStart, CoterieError, DemoFailed, OSError) as error:
-        leave(1, f"coterie demo: {error or type(error).__name__}")
+        leave(1, f"coterie demo: {str(error) or type(error).__name__}")
     except KeyboardInterrupt:
         leave(130)
 

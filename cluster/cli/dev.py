@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cluster.cli.words import leave, say, table
+from cluster.client.core import DEFAULT_ENDPOINTS
 
 if TYPE_CHECKING:
     from cluster.cli.local import LocalCluster
@@ -37,6 +38,7 @@ Try, at any node:
   curl -s FIRST/v1/cluster
   S=$(curl -s SECOND/v1/sessions -d '{"ttl": "60s"}' | sed 's/.*"session":"\([^"]*\)".*/\1/')
   curl -s LAST/v1/locks/orders/acquire -d "{\"session\": \"$S\"}"
+  STATUS
 
 Ctrl-C stops all nodes."""
 
@@ -230,6 +232,7 @@ def welcome(cluster: LocalCluster, state: ClusterState) -> str:
         "FIRST": members[0].url,
         "SECOND": members[len(members) // 2].url,
         "LAST": members[-1].url,
+        "STATUS": _status(cluster),
     }
     lines = TRY
     for place, words in places.items():
@@ -242,6 +245,17 @@ def welcome(cluster: LocalCluster, state: ClusterState) -> str:
         heads = ("FRONT", *(member.name for member in members))
         parts += ["", "Clients of older systems are served, unchanged, at:", table(heads, fronts)]
     return "\n".join((*parts, lines))
+
+
+def _status(cluster: LocalCluster) -> str:
+    """Our own command that asks this cluster, from another terminal in this folder."""
+    from cluster.cli.local import our_command
+
+    endpoints = ",".join(str(member.http) for member in cluster.members.values())
+    is_default = endpoints == DEFAULT_ENDPOINTS
+    return shlex.join(
+        (*our_command(), "status", *(() if is_default else ("--endpoints", endpoints)))
+    )
 
 
 def worth_showing(line: str, *, is_stopping: bool) -> str | None:

@@ -138,12 +138,7 @@ class LocalCluster:
 
     def command_of(self, name: str) -> tuple[str, ...]:
         """How to start one node by hand."""
-        itself = Path(sys.argv[0])
-        # As we were called ourselves: the script need not be on the PATH.
-        called = (
-            (str(itself),) if itself.name == "coterie" else (sys.executable, "-m", "cluster.cli")
-        )
-        return (*called, "serve", "--config", str(self._settings_file(name)))
+        return (*our_command(), "serve", "--config", str(self._settings_file(name)))
 
     def prepare(self, *, log_level: str = "info") -> None:
         """Make the folder ready, and see that all ports are free.
@@ -313,6 +308,12 @@ class LocalCluster:
                 f"{self.folder} holds a cluster of {len(known)} nodes, not of "
                 f"{len(self.members)}: use --nodes {len(known)}, or another folder by --data"
             )
+
+
+def our_command() -> tuple[str, ...]:
+    """How we were called ourselves: the script need not be on the PATH."""
+    itself = Path(sys.argv[0])
+    return (str(itself),) if itself.name == "coterie" else (sys.executable, "-m", "cluster.cli")
 
 
 def _node_environ() -> dict[str, str]:

@@ -98,6 +98,27 @@ class TestShown:
             assert any(port in word for word in shlex.split(line))
 
     @pytest.mark.parametrize(
+        ("http_base", "words"),
+        [
+            (7101, ["status"]),
+            (8101, ["status", "--endpoints", "127.0.0.1:8101,127.0.0.1:8102,127.0.0.1:8103"]),
+        ],
+    )
+    def test_the_welcome_has_a_command_that_finds_the_cluster(
+        self,
+        http_base: int,
+        words: list[str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Called as we were, with endpoints where the usual ones are not these."""
+        monkeypatch.setattr("sys.argv", [".venv/bin/coterie", "dev"])
+        cluster = LocalCluster(tmp_path, planned(3, http_base=http_base, peer_base=7201))
+        state = ClusterState("local", "n1", 1, 1, 1, [], leader="n2")
+        lines = [shlex.split(line) for line in dev.welcome(cluster, state).splitlines()]
+        assert [".venv/bin/coterie", *words] in lines
+
+    @pytest.mark.parametrize(
         ("line", "shown"),
         [
             ({"event": "serving", "level": "info"}, None),
