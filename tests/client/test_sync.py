@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -222,6 +222,27 @@ def test_an_interrupt_cancels_what_is_run(wakes: bool) -> None:
     assert ended.wait(30)
     interrupting.join()
     portal.close()
+
+
+def test_an_interrupt_in_the_moment_of_the_grant_leaves_nothing_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who asked does not know of it, and nobody would give it back as long as the session lives."""
+    with VirtualCluster() as coterie, coterie.sync_client() as client:
+        session = client.session().open()
+        done = Future.exception
+
+        def interrupt(future: Future[int], timeout: float | None = None) -> None:
+            done(future, 30)
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Future, "exception", interrupt)
+        lock = session.lock("orders")
+        with pytest.raises(KeyboardInterrupt):
+            lock.acquire()
+        assert lock.state == "free"
+        assert client.lock("orders").holders == []
 
 
 def test_a_timeout_of_what_is_run_is_its_own() -> None:

@@ -5,6 +5,7 @@ RULE: words of `cluster.client.session` and `holdings`, each run through the por
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Coroutine, Mapping
 from types import TracebackType
@@ -61,7 +62,18 @@ class SyncHolding(Generic[H]):
 
     def acquire(self, wait: Length | None = None) -> int:
         """Take it, standing in its queue for at most `wait`; returns its token."""
-        return self._portal.run(self._inner.acquire(wait))
+        was_free = self._inner.state == "free"
+        try:
+            return self._portal.run(self._inner.acquire(wait))
+        except Exception:
+            raise
+        except BaseException:
+            # An interrupt that came in the very moment of the grant found nothing to cancel. A
+            # client that is closed meanwhile holds nothing any more.
+            if was_free:
+                with contextlib.suppress(LockLost, RuntimeError):
+                    self._portal.run(_given_up(self._inner))
+            raise
 
     def release(self) -> None:
         """Give it back."""
@@ -314,6 +326,12 @@ def raise_loss(loss: LockLost, error: BaseException | None) -> None:
         raise loss from None
     if isinstance(error, Exception) and not isinstance(error, LockLost):
         raise loss from error
+
+
+async def _given_up(holding: Held) -> None:
+    """Give back what was granted after all."""
+    if holding.state != "free":
+        await holding.release()
 
 
 async def _left(holding: Held, error: BaseException | None) -> None:
