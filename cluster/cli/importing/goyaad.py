@@ -59,7 +59,8 @@ def _job(record: bytes, wall_ms: int) -> tuple[int, JobFound]:
             values.append(value.value)
     if len(values) != len(_SHAPE):
         raise GobError("is no job: some of its values are missing")
-    job_id, priority, trigger_ns, ttr_ns, body = values
+    # The priority comes from clients of beanstalkd's, and goyaad never went by it.
+    job_id, _, trigger_ns, ttr_ns, body = values
     key = key_of(job_id)
     job = JobFound(
         "goyaad",
@@ -67,7 +68,7 @@ def _job(record: bytes, wall_ms: int) -> tuple[int, JobFound]:
         job_id,
         job_id if key is None else key,
         body,
-        max(0, priority),
+        0,
         # Rounded up: never early.
         -(-trigger_ns // _NS_PER_MS) - wall_ms,
         ttr_ns // _NS_PER_MS or TTR_MS,
