@@ -134,6 +134,22 @@ def test_every_page_is_in_the_navigation_once() -> None:
     assert sorted(named) == pages()
 
 
+@pytest.mark.parametrize("name", ["README.md", "deploy/README.md"])
+def test_the_links_of_a_readme_lead_somewhere(name: str) -> None:
+    """To a file or folder of the repository, and to a heading that it has."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in link:
+            continue
+        path, _, heading = link.partition("#")
+        target = (ROOT / name).parent / path if path else ROOT / name
+        assert target.exists(), link
+        if heading:
+            lines = re.findall(r"(?m)^#+ (.*)$", target.read_text(encoding="utf-8"))
+            slugs = {re.sub(r"[^\w -]", "", line).lower().replace(" ", "-") for line in lines}
+            assert heading in slugs, link
+
+
 def leaves(nav: object) -> Iterator[str]:
     """Pages of a navigation, in order."""
     if isinstance(nav, str):
