@@ -83,6 +83,9 @@ WORKERS_PER_POOL_MAX = 10_000
 RUNS_PER_TASK_MAX = 100
 """Of a task whose runs may overlap."""
 
+SLOTS_DUE_PER_ENTRY_MAX = 2_000
+"""As of delayed jobs: the others fire with the entries that follow at once."""
+
 CRON_TEXT_MAX = 100
 WALL_MS_MAX = 253_402_300_799_999
 """The end of the year 9999."""

@@ -375,7 +375,9 @@ class Machine:
             kind, target = due
             self._timers[kind](target)
             core.settle()
-        while (due := core.wall_deadlines.pop_due(core.wall_ms)) is not None:
+        for _ in range(limits.SLOTS_DUE_PER_ENTRY_MAX):
+            if (due := core.wall_deadlines.pop_due(core.wall_ms)) is None:
+                break
             kind, target = due
             self._timers[kind](target)
             core.settle()

@@ -630,6 +630,26 @@ class TestSlots:
         drive.wall(3_150)
         assert (drive.task().fired, drive.task().missed) == (1, 1)
 
+    def test_many_that_are_due_at_once_are_spread_over_entries(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """No entry pays for all that are due at six o'clock; whoever lags behind goes on alike."""
+        monkeypatch.setattr(limits, "SLOTS_DUE_PER_ENTRY_MAX", 2)
+        drive = WallDrive()
+        drive.wall_ms = 1_000
+        schedule = Schedule(1_000, 0, "", "", SKIP, 100, 0)
+        drive.one(PutTasks("p", tuple(NewTask(id, schedule=schedule) for id in "abcde")))
+        asked = drive.machine.tasks.wanting()
+        drive.ask(*(SetSlot(one.pool, one.task, one.revision, 2_000) for one in asked))
+        fired = []
+        for _ in range(3):
+            assert drive.machine.next_wall_ms() == 2_000
+            drive.machine = Machine.load(drive.machine.dump())
+            drive.wall(2_050)
+            fired.append([task for what, _, task in drive.events() if what == "fired"])
+        assert fired == [["a", "b"], ["c", "d"], ["e"]]
+        assert drive.machine.next_wall_ms() is None
+
     def test_slots_missed_before_are_counted_in_one_step(self) -> None:
         """The leader has found so many."""
         drive = WallDrive()
