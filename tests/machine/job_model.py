@@ -305,7 +305,8 @@ class JobModel(Naive):
         letter = job.letter
         if letter is not None:
             failed = job.timeouts + (job.releases if letter.counts_releases else 0)
-            if failed >= letter.after:
+            has_room = letter.tube in self.tubes or len(self.tubes) < limits.TUBES_MAX
+            if failed >= letter.after and has_room:
                 job.came_from, job.letter, job.tube = job.tube, None, letter.tube
                 self.tube(letter.tube).total += 1
                 delay_ms = 0

@@ -450,6 +450,21 @@ class TestDeadLetter:
         (again,) = taken(drive, "dead")
         assert again.attempt == 3
 
+    def test_a_job_stays_while_there_is_no_room_for_the_other_tube(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is tried again, and goes when its next reservation fails and there is room."""
+        monkeypatch.setattr(limits, "TUBES_MAX", 2)
+        drive = Drive()
+        job, _ = held(drive, dead_letter=DeadLetter("dead", 1, False), ttr_ms=1000)
+        drive.one(put("other"))
+        drive.at(1000)
+        assert (seen(drive, job).tube, seen(drive, job).state) == ("mail", "ready")
+        taken(drive)
+        drive.one(DeleteJob(2))
+        drive.at(2000)
+        assert (seen(drive, job).tube, seen(drive, job).came_from) == ("dead", "mail")
+
     def test_releases_count_where_that_is_asked_for(self) -> None:
         """Else only reservations that ran out do; a session's end counts as neither."""
         drive = Drive()

@@ -324,7 +324,8 @@ class Stock:
     def give_up(self, job: Job) -> bool:
         """Move a job that stands nowhere, if its reservations failed too often.
 
-        Its key stays behind: its former tube may get another job of that key.
+        Its key stays behind: its former tube may get another job of that key. While there is no room
+        for the other tube it stays, and is tried again.
 
         Returns:
             whether it was moved, and is ready in the other tube.
@@ -335,6 +336,8 @@ class Stock:
         past = job.past
         failed = past.timeouts + (past.releases if letter.counts_releases else 0)
         if failed < letter.after:
+            return False
+        if letter.tube not in self.tubes and len(self.tubes) >= limits.TUBES_MAX:
             return False
         source = job.tube
         if job.has_live_key:
