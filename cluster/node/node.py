@@ -535,38 +535,49 @@ class Node:
     # ---- to the leader
 
     def _send_fresh(self, now: float) -> None:
-        if self.engine.leader is None:
+        leader, pending = self.engine.leader, self._pending
+        if leader is None:
             # They go with all that is unresolved as soon as there is a leader.
             self._fresh.clear()
             return
+        if leader != self.settings.node and self._is_leader_busy():
+            return
         fresh, self._fresh = self._fresh, []
-        waiting = [found for seq in fresh if (found := self._pending.get(seq)) is not None]
+        waiting = [found for seq in fresh if (found := pending.get(seq)) is not None]
         self._hand_over(waiting, now)
 
     def _send_unresolved(self, now: float) -> None:
         self._fresh.clear()
-        waiting = [waiting for _, waiting in self._pending.unparked()]
-        self.counters.commands_resent += sum(1 for one in waiting if one.sent)
-        self._hand_over(waiting, now)
+        self._pending.take_all_back()
+        self._hand_over([waiting for _, waiting in self._pending.unparked()], now)
+
+    def _is_leader_busy(self) -> bool:
+        """It has enough of ours. More at once would fill the stream to it, and so break it."""
+        return self._pending.in_hand_bytes >= self.settings.forward_bytes_max
 
     def _hand_over(self, waiting: list[Waiting], now: float) -> None:
         """Put requests into the leader's hands: our own batcher, or one frame per megabyte."""
-        leader = self.engine.leader
+        leader, pending, counters = self.engine.leader, self._pending, self.counters
         if leader is None or not waiting:
             return
-        ack = self._pending.ack
-        for one in waiting:
-            one.sent += 1
-            one.sent_at = now
+        ack = pending.ack
         if leader == self.settings.node:
             for one in waiting:
+                counters.commands_resent += one.sent > 0
+                pending.hand_over(one, now)
                 if not self._batcher.add(self._origin, ack, one.request):
                     self._refuse(one.request.seq)
             return
-        self.counters.commands_forwarded += len(waiting)
         part: list[ForwardedRequest] = []
         size = 0
-        for one in waiting:
+        for place, one in enumerate(waiting):
+            if not one.is_in_hand and self._is_leader_busy():
+                # As answers come: they stand before all that is taken from now on.
+                self._fresh += [later.request.seq for later in waiting[place:]]
+                break
+            counters.commands_forwarded += 1
+            counters.commands_resent += one.sent > 0
+            pending.hand_over(one, now)
             part.append(one.request)
             size += len(one.request.body)
             if size >= _FORWARD_BYTES_MAX or len(part) >= 1_000:
@@ -647,7 +658,7 @@ class Node:
         lost_at = None if leader is not None else self._leader_lost_at
         for seq, waiting in self._pending.items():
             if now >= waiting.deadline:
-                self._fail(seq, _too_late(waiting))
+                self._fail(seq, _too_late(waiting, leader))
             elif waiting.is_parked:
                 continue  # It keeps its place through an election.
             elif lost_at is not None:
@@ -657,12 +668,11 @@ class Node:
                 is_patient = is_wanted or waiting.is_patient
                 if not is_patient and now - since >= settings.no_leader_after:
                     self._fail(seq, _no_leader(waiting))
-            elif waiting.sent and now - waiting.sent_at >= settings.resend_after * min(
+            elif waiting.is_in_hand and now - waiting.sent_at >= settings.resend_after * min(
                 waiting.sent, 8
             ):
                 again.append(waiting)
         if again:
-            self.counters.commands_resent += len(again)
             self._hand_over(again, now)
         is_lost = leader is None and now - self._leader_lost_at >= settings.no_leader_after
         self._reads.sweep(now, _no_leader(None) if is_lost else None)
@@ -871,9 +881,11 @@ def _no_leader(waiting: Waiting | None) -> errors.NoLeader:
     )
 
 
-def _too_late(waiting: Waiting) -> errors.CoterieError:
+def _too_late(waiting: Waiting, leader: str | None) -> errors.CoterieError:
     if waiting.sent:
         return errors.Timeout("no answer in time; repeat with the same Idempotency-Key")
+    if leader is not None:
+        return errors.Overloaded("the leader did not take it in time; try again in a second")
     return _no_leader(waiting)
 
 

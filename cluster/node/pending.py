@@ -42,6 +42,7 @@ class Waiting(msgspec.Struct, eq=False):
         parks_for: how long its answer may stay parked beyond that, seconds.
         sent: how often it was put into a leader's hands; 0: it surely did not happen.
         sent_at: when last.
+        is_in_hand: the leader of now was given it, and has not answered.
         is_parked: applied and queued in the machine; never sent again.
         hung_up: nobody wants the answer any more.
         is_leaving: it was asked to leave its queue, as this node shuts down.
@@ -55,6 +56,7 @@ class Waiting(msgspec.Struct, eq=False):
     parks_for: float
     sent: int = 0
     sent_at: float = 0.0
+    is_in_hand: bool = False
     is_parked: bool = False
     hung_up: bool = False
     is_leaving: bool = False
@@ -68,6 +70,7 @@ class Pending:
         self._limit = limit
         self._waiting: dict[int, Waiting] = {}
         self._parked = 0
+        self._in_hand_bytes = 0
         self._next_seq = 1
         self._ack = 1
 
@@ -77,6 +80,11 @@ class Pending:
     @property
     def parked(self) -> int:
         return self._parked
+
+    @property
+    def in_hand_bytes(self) -> int:
+        """Bodies of all that the leader was given and has not answered."""
+        return self._in_hand_bytes
 
     @property
     def is_full(self) -> bool:
@@ -96,14 +104,35 @@ class Pending:
     def settle(self, seq: int) -> Waiting | None:
         """Take a request out; None where it is settled already."""
         waiting = self._waiting.pop(seq, None)
-        if waiting is not None and waiting.is_parked:
-            self._parked -= 1
+        if waiting is not None:
+            self._take_back(waiting)
+            if waiting.is_parked:
+                self._parked -= 1
         return waiting
+
+    def hand_over(self, waiting: Waiting, now: float) -> None:
+        """A leader is given it, perhaps again."""
+        waiting.sent += 1
+        waiting.sent_at = now
+        if not waiting.is_in_hand:
+            waiting.is_in_hand = True
+            self._in_hand_bytes += len(waiting.request.body)
+
+    def take_all_back(self) -> None:
+        """The leader is another, or what was on its way to it may be lost."""
+        for waiting in self._waiting.values():
+            self._take_back(waiting)
+
+    def _take_back(self, waiting: Waiting) -> None:
+        if waiting.is_in_hand:
+            waiting.is_in_hand = False
+            self._in_hand_bytes -= len(waiting.request.body)
 
     def park(self, seq: int) -> Waiting | None:
         """The machine has queued the request: its answer comes with a later entry."""
         waiting = self._waiting.get(seq)
         if waiting is not None and not waiting.is_parked:
+            self._take_back(waiting)
             waiting.is_parked = True
             waiting.deadline += waiting.parks_for
             self._parked += 1

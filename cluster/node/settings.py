@@ -18,6 +18,7 @@ class NodeSettings:
         peers: names of the other members.
         http: address of our HTTP API as clients see it.
         fronts: address of every compatible front this node serves, by name.
+        forward_bytes_max: of requests that another leader was given and has not answered.
         inbox_bytes_max: frames of peers that may wait for the next round.
         round_every: at the most between two rounds.
         sweep_every: how often requests under way are looked over.
@@ -36,6 +37,7 @@ class NodeSettings:
     pending_max: int = 20_000
     queue_requests_max: int = 50_000
     queue_bytes_max: int = 64 << 20
+    forward_bytes_max: int = 16 << 20
     inbox_bytes_max: int = 64 << 20
     round_every: float = 0.02
     sweep_every: float = 0.1

@@ -12,6 +12,7 @@ import pytest
 
 from cluster import errors
 from cluster.machine.commands import AcquireLock, CloseSession, KeepAlive, OpenSession, RequestId
+from cluster.machine.commands.jobs import PutJob
 from cluster.machine.commands.tasks import NewTask, PutTasks
 from cluster.machine.outcome import (
     Granted,
@@ -1213,6 +1214,40 @@ def test_a_frame_that_says_nothing_is_counted_and_ignored(make: Make) -> None:
     nodes.run(0.1)
     assert nodes["b"].counters.frames_refused == 4
     nodes.session("b")
+
+
+def test_a_leader_is_not_given_more_than_it_answers(make: Make) -> None:
+    """All at once would break the stream to it, again after each new connection, for ever."""
+    nodes = make(forward_bytes_max=5_000)
+    nodes.elect("a")
+    answers = nodes.hold(carries(Append, "a", "b"))
+    asks = [nodes.submit("b", PutJob("t", bytes(1_000)), timeout_ms=60_000) for _ in range(50)]
+    nodes.run(0.3)
+    given = nodes.sent_by("b", Forward)
+    assert 5_000 <= sum(len(packet.frame) for packet in given) < 7_000
+    nodes.disconnected("b", "a")
+    nodes.connected("b", "a")
+    nodes.step()
+    again = nodes.sent_by("b", Forward)[len(given) :]
+    assert 5_000 <= sum(len(packet.frame) for packet in again) < 7_000
+    answers.release()
+    nodes.until(lambda: all(ask.is_over for ask in asks))
+    assert len({ask.outcome for ask in asks}) == 50
+    assert nodes["a"].machine.counts().jobs == 50
+
+
+def test_a_request_that_never_left_its_node_surely_did_not_happen(make: Make) -> None:
+    """The leader is known and answers nothing: Timeout for what it has, Overloaded for the rest."""
+    nodes = make(forward_bytes_max=1_000)
+    nodes.elect("a")
+    nodes.drop(carries(Forward, "b", "a"))
+    asks = [nodes.submit("b", PutJob("t", bytes(1_000)), timeout_ms=500) for _ in range(3)]
+    nodes.until(lambda: all(ask.is_over for ask in asks))
+    assert [(ask.error.code, ask.error.definite) for ask in asks] == [
+        ("timeout", False),
+        ("overloaded", True),
+        ("overloaded", True),
+    ]
 
 
 def test_frames_that_come_while_the_disk_is_slow_take_bounded_memory(make: Make) -> None:

@@ -101,3 +101,22 @@ def test_what_must_reach_a_leader_is_listed_in_order_without_the_parked() -> Non
         pending.settle(seq)
     assert walked == [seqs[0], seqs[2], seqs[3], seqs[4]]
     assert [seq for seq, _ in pending.items()] == [seqs[1]]
+
+
+def test_what_the_leader_was_given_is_counted_until_it_is_answered() -> None:
+    """Once each, however often it is given; a parked one is answered; another leader has none."""
+    pending = Pending(limit=9)
+    numbers = [take(pending) for _ in range(3)]
+    for seq in (*numbers, *numbers):
+        waiting = pending.get(seq)
+        assert waiting is not None
+        pending.hand_over(waiting, 2.0)
+    assert waiting.sent == 2
+    assert pending.in_hand_bytes == 3 * len(b"body")
+    pending.settle(numbers[0])
+    pending.park(numbers[1])
+    assert pending.in_hand_bytes == len(b"body")
+    pending.take_all_back()
+    assert pending.in_hand_bytes == 0
+    pending.settle(numbers[2])
+    assert pending.in_hand_bytes == 0
