@@ -15,6 +15,7 @@ from jepsen.progress import until
 
 from cluster.client.core import path_of
 from tests.integration.cluster import NAMES, Cluster, started
+from tests.integration.crowds import Watcher, places, streams
 from tests.integration.history import Load, hold, leave
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -155,6 +156,59 @@ async def test_a_session_outlives_its_leader_but_not_its_ttl_for_ever(cluster: C
     assert granted.told_s - renewed.asked_s >= ttl_s
     late = await cluster.ask(near, "POST", path_of("sessions", gone, "keepalive"))
     assert (late.status, late.code) == (410, "session_expired"), late
+
+
+async def test_who_comes_back_behind_a_snapshot_is_told_what_is_lost(
+    cluster: Cluster,
+) -> None:
+    """A node that was started again from a snapshot knows no older events and says so; one that has
+    been there all the time tells them, and both tell the same from then on.
+    """
+    lock, prefix = "resumed", "/locks/resumed"
+    _, (stays, restarts) = await cluster.roles()
+    session = await cluster.open_session(stays)
+
+    async def cycles(count: int) -> list[int]:
+        tokens = []
+        for _ in range(count):
+            tokens.append(await cluster.granted(stays, lock, session))
+            await cluster.released(stays, lock, session, tokens[-1])
+        return tokens
+
+    url = cluster.members[restarts].url
+    async with streams() as http, Watcher(http, url, prefix) as watcher:
+        first = await cycles(3)
+        await watcher.until_told(first[-1])
+        left_at = watcher.last_id
+    missed = await cycles(SNAPSHOT_ENTRIES)
+    await cluster.agree()
+
+    async def is_behind() -> bool:
+        return cluster.snapshot_index(restarts) > left_at
+
+    await until(is_behind, f"a snapshot of {restarts} behind {left_at}")
+    await cluster.kill9(restarts)
+    newest = cluster.snapshot_index(restarts)
+    await cluster.start(restarts)
+    await cluster.until_ready(restarts)
+
+    async with (
+        streams() as http,
+        Watcher(http, cluster.members[stays].url, prefix, left_at) as whole,
+        Watcher(http, url, prefix, left_at) as torn,
+        Watcher(http, url, prefix, newest) as late,
+    ):
+        last = await cycles(2)
+        for watcher in (whole, torn, late):
+            await watcher.until_told(last[-1])
+    lost, *rest = torn.heard
+    assert (lost["event"], lost["lost_after"]) == ("resync", left_at)
+    assert lost["from"] >= newest
+    assert all(event["index"] > lost["from"] for event in rest)
+    assert torn.granted == last
+    assert whole.granted == [*missed, *last]
+    assert "resync" not in {event["event"] for event in (*whole.heard, *late.heard)}
+    assert places(late.heard) == [place for place in places(whole.heard) if place[0] > newest]
 
 
 async def test_a_flipped_bit_in_a_journal_is_refused_and_the_others_go_on(

@@ -8,8 +8,7 @@ import pickle
 import random
 import re
 import resource
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
@@ -18,6 +17,7 @@ from jepsen.progress import progress, until
 from cluster.client.core import path_of
 from cluster.node.config import Address
 from tests.integration.cluster import NAMES, Cluster, Reply, started
+from tests.integration.crowds import descriptors, many_files, opened, until_freed
 from tests.integration.history import Traffic
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -25,8 +25,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 WAITERS = 2_000
 ASKED_AT_A_TIME = 64
 STRANGERS = 80
-
-Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -266,44 +264,6 @@ async def tell(address: Address, words: bytes, *, is_all: bool = True) -> bytes:
         return answer
 
 
-@contextlib.asynccontextmanager
-async def opened(address: Address) -> AsyncIterator[Stream]:
-    """One connection; it is closed at the end, whatever the other side has done to it."""
-    reader, writer = await asyncio.open_connection(*address)
-    try:
-        yield reader, writer
-    finally:
-        writer.transport.abort()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
-
-
-def descriptors(cluster: Cluster, name: str) -> int:
-    """How many files and sockets a node has open."""
-    listing = Path(f"/proc/{cluster.pid_of(name)}/fd")
-    return len(list(listing.iterdir())) if listing.is_dir() else 0
-
-
-async def until_freed(cluster: Cluster, before: dict[str, int]) -> None:
-    """Wait until no node keeps more open than a few connections beyond what it had."""
-
-    async def are_freed() -> bool:
-        return all(descriptors(cluster, name) <= before[name] + 5 for name in before)
-
-    await until(are_freed, f"descriptors as before: {before}")
-
-
 def count_of(cluster: Cluster, name: str, words: str) -> int:
     """How many lines of a node's log say this."""
     return sum(words in line for line in cluster.lines[name])
-
-
-@contextlib.contextmanager
-def many_files() -> Iterator[None]:
-    """Let this process open as many files as it may."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 16_384), hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
