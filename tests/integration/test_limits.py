@@ -9,15 +9,18 @@ import random
 import re
 import resource
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from jepsen.progress import progress, until
 
 from cluster.client.core import path_of
+from cluster.fronts.registry import MAKERS
 from cluster.node.config import Address
-from tests.integration.cluster import NAMES, Cluster, Reply, started
+from tests.integration.cluster import NAMES, Cluster, Reply
 from tests.integration.crowds import descriptors, many_files, opened, until_freed
+from tests.integration.fronts.cluster import FrontCluster, started
 from tests.integration.history import Traffic
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -28,15 +31,15 @@ STRANGERS = 80
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
-    """The cluster of this module."""
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FrontCluster]:
+    """The cluster of this module, with every front on every node."""
     with many_files():
         async with started(tmp_path_factory.mktemp("limits")) as cluster:
             yield cluster
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def cluster(running: Cluster) -> Cluster:
+async def cluster(running: FrontCluster) -> FrontCluster:
     """The same, whole."""
     await running.make_whole()
     return running
@@ -134,6 +137,49 @@ async def test_strangers_at_the_peer_port_do_not_disturb_the_peers(
         assert count_of(cluster, name, "connected to peer") == connects[name], name
     await until_freed(cluster, before)
     await cluster.agree()
+
+
+async def test_strangers_at_the_fronts_disturb_nobody(
+    cluster: FrontCluster, rng: random.Random
+) -> None:
+    """Noise, other protocols, frames and lines without end, and silence, at every front of every
+    node: clients of the same fronts and of the API are served, and no node minds or grows.
+    """
+    doors = [(name, front, cluster.at(name, front)) for name in NAMES for front in MAKERS]
+    before = {name: descriptors(cluster, name) for name in NAMES}
+    resident = {name: memory_mib(cluster, name) for name in NAMES}
+    said = {name: len(cluster.lines[name]) for name in NAMES}
+    async with contextlib.AsyncExitStack() as crowd, Traffic(cluster) as traffic:
+        workers = [
+            await crowd.enter_async_context(opened(cluster.at(name, "beanstalkd")))
+            for name in NAMES
+        ]
+        for _, _, address in doors:
+            for words in front_garbage(rng)[:6]:
+                # Nothing follows, and they do not hang up either.
+                _, writer = await crowd.enter_async_context(opened(address))
+                writer.write(words[: len(words) // 2])
+        for number in range(3):
+            asked = [(address, words) for _, _, address in doors for words in front_garbage(rng)]
+            told = await asyncio.gather(*(tell(*one) for one in asked))
+            for (address, words), answer in zip(asked, told, strict=True):
+                assert len(answer) < 4 * len(words) + 4_096, (address, words[:80], answer[:80])
+            for reader, writer in workers:
+                body = b"%d" % number
+                writer.write(b"put 0 0 60 %d\r\n%s\r\nreserve\r\n" % (len(body), body))
+                assert (await reader.readline()).startswith(b"INSERTED ")
+                reserved = (await reader.readline()).split()
+                assert (reserved[0], await reader.readline()) == (b"RESERVED", body + b"\r\n")
+                writer.write(b"delete %s\r\n" % reserved[1])
+                assert await reader.readline() == b"DELETED\r\n"
+            await traffic.grow(6)
+    await until_freed(cluster, before)
+    for name in NAMES:
+        assert memory_mib(cluster, name) < resident[name] + 200
+        complaints = [line for line in cluster.lines[name][said[name] :] if '"exception"' in line]
+        assert not complaints, complaints[0][:2_000]
+    await cluster.agree()
+    cluster.check_none_crashed()
 
 
 async def test_an_oversized_body_is_refused_unread(cluster: Cluster) -> None:
@@ -243,6 +289,26 @@ def peer_garbage(rng: random.Random, number: int) -> bytes:
     ][number % 4]
 
 
+def front_garbage(rng: random.Random) -> list[bytes]:
+    """What no client of any front would send, or only one of another front."""
+    post = b"POST /api/v1/sessions HTTP/1.1\r\nHost: a\r\n"
+    return [
+        rng.randbytes(rng.randrange(1, 3_000)),
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + rng.randbytes(500),
+        pickle.dumps({"ttl": "30s"}) + b"\r\n\r\n",
+        # A job of a terabyte, a message of two gigabytes, a value of 2^64 bytes, a body of a petabyte.
+        b"put 0 0 60 1099511627776\r\n" + b"x" * 100_000,
+        b"\x7f\xff\xff\xff\x00\x03\x00\x00user\x00" + rng.randbytes(50_000),
+        b"\xf8" + b"\xff" * 8 + rng.randbytes(50_000),
+        post + b"Content-Length: 1125899906842624\r\n\r\n" + b"x" * 100_000,
+        post + b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n" + b"x" * 100_000,
+        # A line and a head that do not end.
+        b"reserve" * 100_000,
+        b"GET / HTTP/1.1\r\n" + b"X-A: b\r\n" * 20_000,
+        b"Q\x00\x00\x00\x04" * 100,
+    ]
+
+
 async def tell(address: Address, words: bytes, *, is_all: bool = True) -> bytes:
     """Send bytes and return all that comes back until the end.
 
@@ -267,3 +333,10 @@ async def tell(address: Address, words: bytes, *, is_all: bool = True) -> bytes:
 def count_of(cluster: Cluster, name: str, words: str) -> int:
     """How many lines of a node's log say this."""
     return sum(words in line for line in cluster.lines[name])
+
+
+def memory_mib(cluster: Cluster, name: str) -> int:
+    """What a node has resident, in MiB; 0 where the kernel does not tell."""
+    listing = Path(f"/proc/{cluster.pid_of(name)}/statm")
+    pages = int(listing.read_text().split()[1]) if listing.exists() else 0
+    return pages * resource.getpagesize() >> 20
