@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 import click
 
 from cluster.cli import exits, rendering
-from cluster.cli.words import Duration, authorities, cluster_options, leave
+from cluster.cli.words import Duration, authorities, cluster_options, leave, roughly, say
 
 if TYPE_CHECKING:
     from cluster.client.aio import Client
@@ -26,6 +26,8 @@ Told: TypeAlias = dict[str, Any]
 Kind: TypeAlias = Literal["text", "number", "time", "switch", "payload", "pair"] | tuple[str, ...]
 
 WAIT_MS_MAX = 3_600_000
+SILENCE_S = 2.0
+"""Nobody who looks at a terminal waits for longer without a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,6 +359,9 @@ def execute(verb: Verb, told: Told, given: Given, *, who: str) -> int:
         nonlocal at
         from cluster.client.aio import Client
 
+        if sys.stderr.isatty() and not any(request.wait_ms for request in requests):
+            tried = f"{who}: no answer yet; it is tried for {roughly(given.timeout_ms)}"
+            asyncio.get_running_loop().call_later(SILENCE_S, say, tried)
         async with Client(
             given.endpoints, timeout_ms=given.timeout_ms, tls=authorities()
         ) as client:

@@ -58,3 +58,19 @@ async def finish(*arguments: str, environ: dict[str, str] | None = None) -> tupl
         out, err = await process.communicate()
         assert process.returncode is not None
         return process.returncode, out.decode(), err.decode()
+
+
+async def seen_at(terminal: int, word: bytes) -> None:
+    """Return when a word has been written to a terminal."""
+    loop = asyncio.get_running_loop()
+    readable: asyncio.Queue[None] = asyncio.Queue()
+    loop.add_reader(terminal, readable.put_nowait, None)
+    seen = b""
+    try:
+        while word not in seen:
+            await readable.get()
+            loop.remove_reader(terminal)
+            seen += os.read(terminal, 4096)
+            loop.add_reader(terminal, readable.put_nowait, None)
+    finally:
+        loop.remove_reader(terminal)

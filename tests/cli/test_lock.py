@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from tests.cli.running import clean_environ, coterie, finish
+from tests.cli.running import clean_environ, coterie, finish, seen_at
 from tests.client.small_server import SmallServer, problem
 
 READY = "echo ready; "
@@ -210,22 +210,6 @@ class TestSignals:
         finally:
             os.close(ours)
             os.close(theirs)
-
-
-async def seen_at(terminal: int, word: bytes) -> None:
-    """Return when a word has been written to a terminal."""
-    loop = asyncio.get_running_loop()
-    readable: asyncio.Queue[None] = asyncio.Queue()
-    loop.add_reader(terminal, readable.put_nowait, None)
-    seen = b""
-    try:
-        while word not in seen:
-            await readable.get()
-            loop.remove_reader(terminal)
-            seen += os.read(terminal, 4096)
-            loop.add_reader(terminal, readable.put_nowait, None)
-    finally:
-        loop.remove_reader(terminal)
 
 
 class TestLoss:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pty
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +19,8 @@ from cluster.cli.batch import commands_in
 from cluster.cli.verbs import payload
 from cluster.errors import ConnectionLost, NoLeader, Overloaded, Refused, Timeout
 from tests.cli.machine import Shell, serving
-from tests.cli.running import finish
+from tests.cli.running import coterie, finish, seen_at
+from tests.client.small_server import SmallServer
 
 
 class Terminal:
@@ -53,6 +56,28 @@ def test_an_option_that_is_missing_is_named_before_anybody_is_asked(
     ran = Shell("127.0.0.1:1", tmp_path).line(line)
     assert ran.code == 2
     assert f"Missing option '{option}'" in ran.err
+
+
+async def test_who_looks_at_a_terminal_is_told_that_an_answer_takes_long() -> None:
+    """And then has it: that was no error."""
+    told = asyncio.Event()
+
+    async def gate(path: str) -> None:
+        await told.wait()
+
+    ours, theirs = pty.openpty()
+    try:
+        async with SmallServer() as server:
+            server.gate = gate
+            words = ("sessions", "open", "-o", "name", "--endpoints", server.endpoint)
+            async with coterie(*words, stderr=theirs) as process:
+                await seen_at(ours, b"coterie sessions open: no answer yet; it is tried for 10 s")
+                told.set()
+                out, _ = await process.communicate()
+        assert (process.returncode, out) == (0, b"1-s\n")
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 class TestForms:
