@@ -702,6 +702,33 @@ async def test_lines_may_end_in_lf_and_methods_be_any_word(
 
 
 @pytest.mark.both_loops
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
+        b"CONNECT x:1 HTTP/1.1\nHost: x\n\n",
+    ],
+)
+async def test_a_body_without_an_end_leaves_nothing_in_the_log(
+    head: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its client ends its side while it is being read, and is told."""
+    reading = asyncio.Event()
+
+    async def serve(request: Request) -> Answer:
+        reading.set()
+        return await _echo(request)
+
+    async with _serving(serve) as server, _dialled(server) as (reader, writer):
+        writer.write(head + b"ab")
+        await reading.wait()
+        writer.write_eof()
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+        await _until(lambda: server.connections == 0)
+    assert not caplog.records
+
+
+@pytest.mark.both_loops
 async def test_odd_heads_are_bounded_as_the_others() -> None:
     """A mebibyte in all."""
     async with _serving(_echo) as server, _dialled(server) as (reader, writer):

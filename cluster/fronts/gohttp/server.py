@@ -460,6 +460,8 @@ class _Connection(RequestHandler):
 
     def _end_body(self) -> None:
         self.is_over = True
+        # Nor is there anything to wait for behind the answer.
+        self._lingering_time = 0.0
         request = self._current_request
         if request is not None and not request.content.is_eof():
             request.content.set_exception(web.RequestPayloadError("the body has no end"))
