@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from cluster.machine.commands import Batch
+from cluster.machine import limits
+from cluster.machine.commands import Batch, Several
 from cluster.machine.machine import Machine
 from cluster.machine.outcome import (
     Answer,
+    Batched,
     BatchRefused,
     BatchUnfit,
     Queued,
@@ -203,6 +205,73 @@ def test_a_machine_from_a_snapshot_goes_on_as_the_other(number: int, seed: int) 
         assert copy.counts() == machine.counts()
         walk.read(answers)
     assert copy is not None
+    assert state(copy) == state(machine)
+
+
+LOW_LIMITS = {
+    "SESSIONS_MAX": 6,
+    "LOCKS_MAX": 3,
+    "OWNED_PER_SESSION_MAX": 5,
+    "WAITERS_PER_LOCK_MAX": 2,
+    "MULTI_WAITS_PER_SESSION_MAX": 1,
+    "SEMAPHORES_MAX": 2,
+    "GRANTS_PER_SEMAPHORE_MAX": 2,
+    "WAITERS_PER_SEMAPHORE_MAX": 2,
+    "RESOURCES_MAX": 2,
+    "TICKETS_PER_RESOURCE_MAX": 2,
+    "WAITERS_PER_RESOURCE_MAX": 2,
+    "FIFOS_MAX": 2,
+    "TICKETS_PER_FIFO_MAX": 3,
+    "FIFO_TICKETS_MAX": 5,
+    "HOLDS_KEPT_MAX": 3,
+    "ROOMS_MAX": 1,
+    "JOBS_MAX": 8,
+    "TUBES_MAX": 3,
+    "WAITERS_PER_TUBE_MAX": 2,
+    "RESERVED_BYTES_MAX": 3,
+    "JOBS_DUE_PER_ENTRY_MAX": 1,
+    "SLOTS_DUE_PER_ENTRY_MAX": 1,
+    "POOLS_MAX": 2,
+    "TASKS_MAX": 6,
+    "TASKS_PER_POOL_MAX": 4,
+    "TASKS_PER_WORKER_MAX": 2,
+    "WORKERS_PER_POOL_MAX": 2,
+    "PARKED_MAX": 6,
+    "EVENTS_KEPT_MAX": 20,
+    "IDEMPOTENCY_KEYS_MAX": 5,
+    "IDEMPOTENCY_BYTES_MAX": 200,
+    "IDEMPOTENCY_KEY_MS": 50,
+    "KEYS_FORGOTTEN_PER_ENTRY_MAX": 1,
+    "RECORDS_PER_ROW_MAX": 3,
+}
+
+
+@pytest.mark.parametrize("number", range(WALKS // 3))
+def test_at_every_limit_the_laws_hold_and_a_loaded_machine_goes_on_alike(
+    number: int, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is counted beside what there is, and all or nothing is just that."""
+    for limit, most in LOW_LIMITS.items():
+        assert hasattr(limits, limit)
+        monkeypatch.setattr(limits, limit, most)
+    walk, machine, laws = walk_of(seed, number), Machine(), Laws()
+    copy = Machine()
+    for index in range(1, ENTRIES + 1):
+        walk.pass_time(machine)
+        entry = walk.batch(machine)
+        if walk.rng.random() < 0.1:
+            copy = Machine.load(machine.dump())
+        answers = machine.apply(index, entry)
+        assert copy.apply(index, entry) == answers
+        assert list(copy.history.after(index - 1)) == list(machine.history.after(index - 1))
+        assert copy.digest == machine.digest
+        asked = {r.seq: r.command for group in entry.groups for r in group.requests}
+        for answer in answers:
+            command, outcome = asked.get(answer.request.seq), answer.outcome
+            if isinstance(command, Several) and command.atomic and isinstance(outcome, Batched):
+                assert not any(isinstance(single, Refusal) for single in outcome.outcomes)
+        walk.read(answers)
+        laws.look(machine, answers)
     assert state(copy) == state(machine)
 
 
