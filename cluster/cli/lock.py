@@ -12,7 +12,15 @@ import click
 
 from cluster.cli.primitives.locks import LOCKS
 from cluster.cli.verbs import completer
-from cluster.cli.words import Duration, authorities, cluster_options, handed_on, leave, say
+from cluster.cli.words import (
+    Duration,
+    RunsCommand,
+    authorities,
+    cluster_options,
+    handed_on,
+    leave,
+    say,
+)
 
 EPILOG = """
 \b
@@ -41,7 +49,9 @@ To take, give back and look at locks by hand: coterie locks --help
 """
 
 
-@click.command("lock", short_help="Run a command while holding a lock.", epilog=EPILOG)
+@click.command(
+    "lock", cls=RunsCommand, short_help="Run a command while holding a lock.", epilog=EPILOG
+)
 @click.argument("name", shell_complete=completer(LOCKS))
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option(

@@ -153,6 +153,41 @@ def output_option(command: F) -> F:
     )(command)
 
 
+class RunsCommand(click.Command):
+    """Runs a command of the user's, which stands behind a name and `--`."""
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """With the `--`."""
+        *before, command = super().collect_usage_pieces(ctx)
+        return [*before, "--", command]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse options behind a command that has no `--` before it: whose would they be?"""
+        behind = [] if "--" in args else self._behind_the_name(args)
+        if any(word.startswith("-") and word != "-" for word in behind):
+            example = " ".join(("…", "--", *behind[:2]))
+            ctx.fail(f"write -- before the command, so that its options are its own: {example} …")
+        return super().parse_args(ctx, args)
+
+    def _behind_the_name(self, args: Sequence[str]) -> list[str]:
+        """The command and all behind it; empty where there is none."""
+        valued = {
+            flag
+            for option in self.params
+            if isinstance(option, click.Option) and not option.is_flag
+            for flag in option.opts
+        }
+        names, words = 0, iter(enumerate(args))
+        for at, word in words:
+            if word in valued:
+                next(words, None)
+            elif not word.startswith("-"):
+                names += 1
+                if names == 2:
+                    return list(args[at:])
+        return []
+
+
 def say(text: str) -> None:
     """Tell people something beside a command's own output."""
     click.echo(text, err=True)

@@ -18,7 +18,15 @@ import click
 from cluster.cli import exits
 from cluster.cli.primitives.jobs import TUBES
 from cluster.cli.verbs import completer
-from cluster.cli.words import Duration, authorities, cluster_options, handed_on, leave, say
+from cluster.cli.words import (
+    Duration,
+    RunsCommand,
+    authorities,
+    cluster_options,
+    handed_on,
+    leave,
+    say,
+)
 
 if TYPE_CHECKING:
     from cluster.client.aio import Client
@@ -46,7 +54,9 @@ class CommandFailed(Exception):
     """The command did not end with 0."""
 
 
-@click.command("work", short_help="Run a command for each job of a tube.", epilog=EPILOG)
+@click.command(
+    "work", cls=RunsCommand, short_help="Run a command for each job of a tube.", epilog=EPILOG
+)
 @click.argument("tube", shell_complete=completer(TUBES))
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option(

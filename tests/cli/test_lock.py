@@ -320,6 +320,10 @@ class TestArguments:
             (("lock",), "Missing argument 'NAME'"),
             (("lock", "a"), "Missing argument 'COMMAND...'"),
             (("lock", "a", "--wait", "soon", "--", "true"), '"soon" is no duration'),
+            (("lock", "a", "sh", "-c", "echo"), "write -- before the command, so that its options"),
+            (("lock", "a", "--wait", "0", "grep", "-q", "x"), "its own: … -- grep -q …"),
+            (("lock", "a", "ls", "-h"), "write -- before the command"),
+            (("jobs", "work", "mail", "sort", "-n"), "its own: … -- sort -n …"),
             (("lock", "a", "--ttl", "10ms", "--", "true"), "use 1s to 30d"),
             (("lock", "a", "--endpoints", "here", "--", "true"), '"here" is no endpoint'),
         ],
@@ -329,6 +333,12 @@ class TestArguments:
         code, _, err = await finish(*given)
         assert code == 2
         assert said in err
+
+    async def test_a_command_without_options_needs_no_dashes(self) -> None:
+        """Ours stand before it then."""
+        async with SmallServer() as server:
+            given = ("lock", "-q", "a", "--endpoints", server.endpoint, "echo", "ran")
+            assert await finish(*given) == (0, "ran\n", "")
 
     async def test_endpoints_come_from_the_environment_too(self) -> None:
         """COTERIE_ENDPOINTS, for those who ask one cluster often."""
