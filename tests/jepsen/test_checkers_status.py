@@ -113,6 +113,13 @@ def without_a_way() -> Story:
     return story
 
 
+def ready_without_a_leader() -> Story:
+    """It serves nobody, whatever it says."""
+    story = Story()
+    every(story, 500, 4, lambda _: look(story, "n2", leader=None))
+    return story
+
+
 def two_words(*, ready: bool) -> Callable[[], Story]:
     """The two endpoints disagree."""
 
@@ -146,6 +153,7 @@ LIES = {
     "two leaders": (old_leader, "n1 leads in term 1 after n2 has led in term 2"),
     "an old follower": (old_follower, "n3 is ready in term 1 after n2 has led"),
     "a dead leader": (under_the_dead, "n2 is ready under n1, which does not run"),
+    "no leader": (ready_without_a_leader, "n2 is ready, and knows of no leader"),
     "no way": (without_a_way, "n2 is ready under n1, to which there is no way"),
     "ready, readyz not": (two_words(ready=True), "n1 is ready, and /readyz says the opposite"),
     "readyz, ready not": (two_words(ready=False), "n1 is not ready, and /readyz says"),

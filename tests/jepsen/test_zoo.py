@@ -24,7 +24,7 @@ from tests.tools.toxiproxy_server import ROOT
 
 KNOWN_CHECKS = {
     checker.name for make in workloads.WORKLOADS.values() for checker in make().checkers()
-} | {"K11 equal replicas", "K13 progress", "K14 election safety", "K15 hygiene"}
+} | {"K11 equal replicas", "K13 progress", "K14 election safety", "K15 hygiene", "K15 status"}
 
 
 def test_the_zoo_is_large_enough() -> None:

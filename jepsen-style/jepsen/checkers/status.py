@@ -17,6 +17,7 @@ What is untrue:
 
 - it leads, and another has led in a later term for longer than a leader goes on unheard;
 - it is ready in a term that another has ended for longer than that and one more election timeout;
+- it is ready, and knows of no leader;
 - it is ready, and its leader has not been running for longer than a follower waits;
 - it is ready, and there has been no way to its leader for longer than a silent connection is borne;
 - `/readyz` says something else;
@@ -147,6 +148,8 @@ def _untrue(line: Line, reigns: _Reigns) -> tuple[str, Line | None]:
         newer = reigns.known(asked_ns - 2 * ELECTION_MS * MS)
         if newer is not None and int(newer.value["term"]) > term:
             return f"is ready in term {term} after {_reign(newer)}", newer
+        if leader is None:
+            return "is ready, and knows of no leader", None
         if leader != line.key and int(value["gone_ms"]) >= ELECTION_MS:
             return f"is ready under {leader}, which does not run", None
         if leader != line.key and int(value["shut_ms"]) >= SILENCE_MS:

@@ -1,6 +1,7 @@
 """Bugs of the node: its clock, its numbers, its reads, what it says to its clients.
 
-RULE: patches of `cluster.node`, and of what tells watchers in `cluster.gateway`.
+RULE: patches of `cluster.node`, of what it says of itself, and of what tells watchers in
+`cluster.gateway`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from cluster.machine.machine import Machine
 from cluster.node import node as node_module
 from cluster.node.clock import ClusterClock
 from cluster.node.node import Node
+from cluster.node.peers import ClusterStatus
 from cluster.node.pending import Answered
 from cluster.node.reads import Reads
 from cluster.replication.identity import Identity
@@ -73,6 +75,27 @@ def _clock_runs_ahead() -> Off:
         return read(self, now + (now - self._base_at) / 2)
 
     return replaced(ClusterClock, now_ms=hasty)
+
+
+def _always_ready() -> Off:
+    """A node serves, as it says, whatever it knows."""
+    return replaced(Node, _why_not_ready=lambda self, *_: None)
+
+
+def _once_leader() -> Off:
+    """Who has led goes on saying so until it hears of another leader."""
+    tell = Node.status
+    led: dict[str, ClusterStatus] = {}
+
+    def boast(self: Node) -> ClusterStatus:
+        status = tell(self)
+        if status.leader is not None:
+            led.pop(status.node, None)
+        if status.role == "leader":
+            led[status.node] = status
+        return led.get(status.node, status)
+
+    return replaced(Node, status=boast)
 
 
 def _late_is_never() -> Off:
@@ -139,6 +162,7 @@ def _event_twice() -> Off:
 
 
 _STREAMS = frozenset({"K10 streams"})
+_STATUS = frozenset({"K15 status"})
 
 PLANTS: Final = (
     Plant(
@@ -205,6 +229,20 @@ PLANTS: Final = (
         "node",
         _reads_not_applied,
         Simulated(frozenset({"reads miss nothing"}), "partitions"),
+    ),
+    Plant(
+        "status-ready",
+        "a node without a leader says that it is ready",
+        "node",
+        _always_ready,
+        real=Real(_STATUS, "locks", "leader-alone"),
+    ),
+    Plant(
+        "status-leader",
+        "a deposed leader says that it leads",
+        "node",
+        _once_leader,
+        real=Real(_STATUS, "locks", "leader-alone"),
     ),
     Plant(
         "watch-resume",
