@@ -38,7 +38,7 @@ class NodeSettings:
     queue_requests_max: int = 50_000
     queue_bytes_max: int = 64 << 20
     forward_bytes_max: int = 16 << 20
-    inbox_bytes_max: int = 64 << 20
+    inbox_bytes_max: int = 128 << 20
     round_every: float = 0.02
     sweep_every: float = 0.1
     resend_after: float = 1.0

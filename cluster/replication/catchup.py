@@ -36,7 +36,7 @@ class CatchUp(Member):
         self._transfers: dict[str, SnapshotTransfer] = {}
         self._receiving: tuple[int, SnapshotHead, Receiving] | None = None
         self._not_taken: tuple[SnapshotHead, type[Exception]] | None = None
-        self._starved: list[Peer] = []
+        self._left_out: list[Peer] = []
         self._dump_not_before = float("-inf")
         super().__init__(**parts)
         self._serializer = _Serializer(self, dumper)
@@ -109,9 +109,7 @@ class CatchUp(Member):
         self, peer: Peer, chunk: tuple[SnapshotHead, int, bool, bytes] | None
     ) -> None:
         if chunk is None:
-            # j4: the library's only way out of its loop is a peer that is not connected.
-            self._SyncObj__connectedNodes.discard(peer)
-            self._starved.append(peer)
+            self._let_out(peer)
             head, offset, data = None, 0, b""
         else:
             head, offset, _, data = chunk
@@ -119,6 +117,13 @@ class CatchUp(Member):
             peer.id,
             Snapshot(term=self.term, beat=self._reads.beat, head=head, offset=offset, data=data),
         )
+
+    def _let_out(self, peer: Peer) -> None:
+        """Have the library send no more to `peer` for now (j4): the only way out of its loop is a
+        peer that is not connected. It is again as soon as that loop has ended.
+        """
+        self._SyncObj__connectedNodes.discard(peer)
+        self._left_out.append(peer)
 
     def _on_snapshot_answer(self, peer: Peer, answer: SnapshotAnswer) -> None:
         if not self.is_leader or answer.term != self.term:

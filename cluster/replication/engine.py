@@ -23,7 +23,7 @@ from pysyncobj.config import FAIL_REASON
 
 from cluster.replication.application import Application, Outcome
 from cluster.replication.elections import Elections
-from cluster.replication.guard import EngineFault, normalise
+from cluster.replication.guard import EngineFault, Pipeline, normalise
 from cluster.replication.journal import Journal
 from cluster.replication.library import LEADER, Peer, check_library, use_clock
 from cluster.replication.member import NO_OP, REGULAR, EngineSettings
@@ -94,6 +94,7 @@ class Engine(Elections):
             rng=rng,
             settings=settings,
         )
+        self._pipelines = {name: Pipeline() for name in self._peers}
 
     @property
     def can_take_entry(self) -> bool:
@@ -114,6 +115,7 @@ class Engine(Elections):
     def disconnected(self, peer: str) -> None:
         """Our outbound stream to `peer` is gone; what was under way on it may be lost."""
         self._outbox._onNodeDisconnected(self._peers[peer])
+        self._pipelines[peer].clear()
 
     def receive(self, peer: str, message: RaftMessage) -> None:
         """Guard a message, then hand it to the library. `peer` comes from authentication (G11)."""
@@ -245,7 +247,13 @@ class Engine(Elections):
         if "serialized" in message:
             self._send_snapshot(peer, message["serialized"])
             return
-        entries = message["entries"]
+        entries, pipeline = message["entries"], self._pipelines[peer.id]
+        if entries and pipeline.bytes_on_its_way >= self.settings.append_window_bytes:
+            # The library has counted them as sent, and would go on with those behind them.
+            self._SyncObj__raftNextIndex[peer] = message["prevLogIdx"] + 1
+            self._let_out(peer)
+            pipeline.is_held = True
+            entries = []
         append = Append(
             term=message["term"],
             # A notice carries nothing that an answer could confirm: no heartbeat, no answer.
@@ -259,6 +267,8 @@ class Engine(Elections):
         known = self._encoded
         if known is None or known[0] != append:
             self._encoded = known = (append, frames.encode(append))
+        if entries:
+            pipeline.add(entries[-1][1], len(known[1]))
         self._out.append((peer.id, True, known[1]))
 
     def _send_append_answer(self, peer: str, message: dict[str, Any]) -> None:
@@ -316,6 +326,12 @@ class Engine(Elections):
         match = self._SyncObj__raftMatchIndex[peer]
         if self._SyncObj__raftNextIndex[peer] <= match:
             self._SyncObj__raftNextIndex[peer] = match + 1
+        pipeline = self._pipelines[peer.id]
+        if answer.reset and not answer.success:
+            pipeline.clear()
+        elif pipeline.confirm(match):
+            self._SyncObj__newAppendEntriesTime = 0
+            self.tick_wanted = True
         self._heard(peer, answer.beat)
         if (
             match > self._SyncObj__raftCommitIndex
@@ -325,14 +341,19 @@ class Engine(Elections):
             self.tick_wanted = True
 
     def _SyncObj__sendAppendEntries(self) -> None:
-        """Number the heartbeat (G12), and let starved followers out of the library's loop (j4)."""
+        """Number the heartbeat (G12), and take back whom `_let_out` let out of the loop."""
         if not self._is_notice:
             self._reads.beat += 1
         self._appends_sent += 1
         super()._SyncObj__sendAppendEntries()
-        for peer in self._starved:
+        for peer in self._left_out:
             self._SyncObj__connectedNodes.add(peer)
-        self._starved.clear()
+        self._left_out.clear()
+
+    def _step_down(self) -> None:
+        super()._step_down()
+        for pipeline in self._pipelines.values():
+            pipeline.clear()
 
     def _SyncObj__deleteEntriesFrom(self, index: int) -> None:
         """A newer leader overwrites our tail: proposals in it are surely discarded (G10)."""

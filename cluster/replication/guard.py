@@ -10,6 +10,7 @@ Source: Ongaro & Ousterhout, "In Search of an Understandable Consensus Algorithm
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -199,6 +200,43 @@ class Handover:
     deadline: float
     on_done: Callable[[str | None], None]
     sent: bool = False
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """Appends with entries that one follower has not confirmed: their last entries and bytes.
+
+    A follower that missed much is sent it in parts: all at once would be more than may wait for a
+    peer, so its stream would break, and with the next one all would begin anew.
+
+    Attributes:
+        is_held: more was to be sent than may be on its way.
+    """
+
+    on_its_way: deque[tuple[int, int]] = field(default_factory=deque)
+    bytes_on_its_way: int = 0
+    is_held: bool = False
+
+    def add(self, last_index: int, size: int) -> None:
+        """An append of `size` bytes is sent."""
+        self.on_its_way.append((last_index, size))
+        self.bytes_on_its_way += size
+
+    def confirm(self, match_index: int) -> bool:
+        """The follower has all up to `match_index`; True where more was held back for that."""
+        on_its_way, before = self.on_its_way, self.bytes_on_its_way
+        while on_its_way and on_its_way[0][0] <= match_index:
+            self.bytes_on_its_way -= on_its_way.popleft()[1]
+        if not self.is_held or self.bytes_on_its_way == before:
+            return False
+        self.is_held = False
+        return True
+
+    def clear(self) -> None:
+        """What was on its way is lost, or will be sent again."""
+        self.on_its_way.clear()
+        self.bytes_on_its_way = 0
+        self.is_held = False
 
 
 # The patience of a transfer grows to 2 ** 4 times what it began with.

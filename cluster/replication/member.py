@@ -44,7 +44,8 @@ class EngineSettings:
     `election_min`, `election_max`: bounds of the random election timeout. `heartbeat`: at the most
     between two appends of a leader. `check_quorum`: a leader that hears no majority for so long
     steps down. `window`: uncommitted entries a leader allows; 1 gives group commit. `apply_*`: of
-    one round, where much is to be applied.
+    one round, where much is to be applied. `append_window_bytes`: of entries on their way to one
+    follower; more than may wait for a peer would break its stream.
     """
 
     election_min: float = 0.4
@@ -54,6 +55,7 @@ class EngineSettings:
     window: int = 1
     payload_bytes_max: int = 2 << 20
     append_bytes_max: int = 4 << 20
+    append_window_bytes: int = 16 << 20
     apply_entries_max: int = 512
     apply_bytes_max: int = 256 << 10
     snapshot_entries: int = 50_000

@@ -1106,6 +1106,36 @@ def test_a_log_of_large_entries_is_applied_in_parts_of_so_many_bytes(make: Make)
     assert max(after - before for before, after in itertools.pairwise(steps)) == 4
 
 
+def test_a_follower_that_missed_much_is_sent_it_as_it_confirms(make: Make) -> None:
+    """All at once would be more than may wait for a peer: its stream would break, for ever anew."""
+    settings = EngineSettings(append_bytes_max=1_000, append_window_bytes=3_000)
+    group = make(settings=settings, latency_steps=5)
+    engine = group.elect("a")
+    group.crash("b")
+    group.commit(*(bytes(200) for _ in range(100)))
+    mark, began, unconfirmed = len(group.sent), group.steps, []
+    group.start("b")
+
+    def watch() -> bool:
+        lag = engine.lag_of("b")
+        assert lag is not None
+        unconfirmed.append(
+            sum(
+                len(packet.frame)
+                for packet in group.sent[mark:]
+                if carries(Append, "a", "b")(packet)
+                and packet.message.entries
+                and packet.message.entries[-1][0] > engine.last_index - lag
+            )
+        )
+        return group.is_level()
+
+    group.until(watch)
+    assert 3_000 <= max(unconfirmed) < 4_500
+    # Each part goes as soon as the one before is confirmed: only the first waits for a heartbeat.
+    assert group.steps - began < 50 + 10 * 12
+
+
 # ---- snapshots: G5 (c7, c10, e, j4, n3, n4, n8) ---------------------------------------------
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from cluster.replication.guard import (
     EngineFault,
     Normalised,
+    Pipeline,
     PreVote,
     ReadIndex,
     SnapshotTransfer,
@@ -518,3 +519,21 @@ def test_an_acknowledgement_beyond_the_file_is_cut_to_its_size() -> None:
     sender.transfer.acknowledge(10**6, 0.0)
     assert sender.transfer.acknowledged == 1000
     assert sender.send() == []
+
+
+def test_a_pipeline_counts_what_is_on_its_way_and_tells_when_there_is_room_again() -> None:
+    """Only to one that was held back, and only when something has arrived."""
+    pipeline = Pipeline()
+    for last_index, size in ((3, 100), (5, 50), (9, 10)):
+        pipeline.add(last_index, size)
+    assert not pipeline.confirm(3)
+    assert pipeline.bytes_on_its_way == 60
+    pipeline.is_held = True
+    assert not pipeline.confirm(4)
+    assert pipeline.confirm(9)
+    assert pipeline.bytes_on_its_way == 0
+    assert not pipeline.confirm(9)
+    pipeline.add(11, 7)
+    pipeline.is_held = True
+    pipeline.clear()
+    assert (pipeline.bytes_on_its_way, pipeline.confirm(11)) == (0, False)

@@ -115,9 +115,12 @@ class GuardedBuilder:
             peers=host.peers,
             http=f"{host.name}:7101",
             segment_bytes=4096,
+            forward_bytes_max=plan.append_bytes_max // 64,
             engine=EngineSettings(
                 window=plan.window,
                 append_bytes_max=plan.append_bytes_max,
+                append_window_bytes=plan.append_bytes_max // 4,
+                apply_bytes_max=plan.append_bytes_max // 32,
                 election_max=plan.election_max,
                 snapshot_entries=50_000 if entries is None else entries,
                 snapshot_chunk_bytes=300,
