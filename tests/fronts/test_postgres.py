@@ -99,6 +99,11 @@ class TestDriver:
             ("bump_session(7::bigint, 'x', NULL)", "bump_session(bigint, unknown, unknown)"),
             ("end_session(12345678901, true)", "end_session(bigint, boolean)"),
             ("finish_tasks(ARRAY[1, 2], ARRAY['x'::text])", "finish_tasks(integer[], text[])"),
+            ("finish_tasks(5)", "finish_tasks(integer)"),
+            ("finish_tasks(true)", "finish_tasks(boolean)"),
+            ("end_session(ARRAY[1])", "end_session(integer[])"),
+            ("bump_session(false)", "bump_session(boolean)"),
+            ("add_tasks('{1}', 5)", "add_tasks(unknown, integer)"),
         ],
     )
     async def test_a_function_that_is_not_there_is_named_with_its_types(
@@ -111,6 +116,16 @@ class TestDriver:
                 await db.execute(sql.SQL("SELECT " + text))
             assert raised.value.sqlstate == "42883"
             assert raised.value.diag.message_primary == f"function {said} does not exist"
+            assert await one(db, "SELECT 1") == 1
+            await db.close()
+
+    async def test_a_number_is_no_array(self) -> None:
+        """Nor if it comes as a parameter."""
+        async with serving() as front:
+            db = await connected(front)
+            with pytest.raises(errors.UndefinedFunction):
+                await db.execute("SELECT finish_tasks(%s)", (5,))
+            assert await one(db, "SELECT 1") == 1
             await db.close()
 
     @pytest.mark.parametrize(

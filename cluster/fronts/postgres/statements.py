@@ -163,9 +163,7 @@ class Statements:
         """
         function = self._functions.find(call.name, len(call.arguments))
         if function is None:
-            said = ", ".join(map(_type_said, call.arguments))
-            text = f"function {call.name}({said}) does not exist"
-            raise Failure("42883", text, WHAT_IS_UNDERSTOOD)
+            raise _no_function(call)
         return function
 
     async def _call(self, call: Call, arguments: tuple[Any, ...]) -> Sequence[Row]:
@@ -174,7 +172,15 @@ class Statements:
             _value(argument, oid, arguments)
             for argument, oid in zip(call.arguments, function.takes, strict=False)
         ]
+        if not all(map(values.is_of, given, function.takes)):
+            raise _no_function(call)
         return await function.run(*given)
+
+
+def _no_function(call: Call) -> Failure:
+    """There is none of this name that takes such arguments."""
+    said = ", ".join(map(_type_said, call.arguments))
+    return Failure("42883", f"function {call.name}({said}) does not exist", WHAT_IS_UNDERSTOOD)
 
 
 def _type_said(expression: Any) -> str:

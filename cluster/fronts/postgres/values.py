@@ -133,6 +133,15 @@ def encode(value: Any, oid: int, *, is_binary: bool) -> bytes | None:
     return b"\1" + text if is_binary and oid == JSONB else text
 
 
+def is_of(value: Any, oid: int) -> bool:
+    """It is NULL or, where an array or an integer is wanted, one."""
+    if oid in _ARRAYS:
+        return value is None or isinstance(value, list)
+    if oid in INTEGERS:
+        return value is None or (isinstance(value, int) and not isinstance(value, bool))
+    return True
+
+
 def integer(text: str, oid: int = INT8) -> int:
     """Read an integer as PostgreSQL writes and takes it, however large."""
     bare = text.strip()
