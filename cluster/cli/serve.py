@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from cluster.cli.words import leave, output_option, table
+from cluster.cli.words import leave, output_option, spell, table
 from cluster.node import config as settings
 
 EPILOG = """
@@ -41,6 +41,10 @@ def add_settings(command: click.Command) -> None:
         shown = "" if default in (settings.REQUIRED, None, "") or entry.key == "peers" else default
         if isinstance(default, bool):
             shown = "on" if default else "off"
+        elif entry.shape == "TIME":
+            shown = spell(default)
+        elif entry.shape == "SIZE" and default % 2**20 == 0:
+            shown = f"{default >> 20}MiB"
         meaning = entry.meaning[0].upper() + entry.meaning[1:]
         command.params.append(
             click.Option(
