@@ -263,7 +263,7 @@ class Keeper:
     def renew_early(self) -> None:
         """Send the next renewal at once, as others are sent with it."""
         if self._renew is not None and self._renewing is None and self.standing != "lost":
-            self._renewing = self.loop.create_task(self._renew_once(self._renew))
+            self._begin(self._renew)
 
     def owned_by(self, owner: Owner) -> None:
         """Keep it for somebody else from here on."""
@@ -334,7 +334,7 @@ class Keeper:
             look_at_ms = lease.changes_at_ms(now_ms)
             if self._renew is not None and self._renewing is None:
                 if now_ms >= lease.try_at_ms:
-                    self._renewing = self.loop.create_task(self._renew_once(self._renew))
+                    self._begin(self._renew)
                 else:
                     look_at_ms = min(look_at_ms, lease.try_at_ms)
             pause_ms = min(LOOK_EVERY_MS, max(1, look_at_ms - now_ms))
@@ -347,6 +347,10 @@ class Keeper:
         for listener in list(self._listeners.values()):
             # The next one has to hear of it, whatever this one makes of it.
             call_safely(self.loop, f"told that {self.name} is {changed}", listener, changed)
+
+    def _begin(self, renew: Renew) -> None:
+        # Not by the loop's factory: an eager task runs as it is made, and would take us for idle.
+        self._renewing = asyncio.Task(self._renew_once(renew), loop=self.loop)
 
     async def _renew_once(self, renew: Renew) -> None:
         lease = self._tenure.lease

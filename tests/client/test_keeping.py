@@ -404,3 +404,16 @@ async def test_a_keeper_at_rest_hears_of_no_loss() -> None:
     assert kept.keeper.standing == "held"
     await kept.at(6_001)
     assert kept.told == ["lost"]
+
+
+async def test_tasks_that_begin_at_once_change_nothing() -> None:
+    """From 3.12 on a program may have its loop make such: a renewal that runs as it is made."""
+    eager = getattr(asyncio, "eager_task_factory", None)
+    if eager is None:
+        pytest.skip("this Python has no eager tasks")
+    asyncio.get_running_loop().set_task_factory(eager)
+    kept = Kept(renewed)
+    for now_ms in (3_000, 5_000, 7_000):
+        await kept.at(now_ms)
+    assert kept.keeper.lease.ends_ms == 17_000
+    kept.keeper.stop()
