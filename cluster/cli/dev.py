@@ -237,7 +237,11 @@ def welcome(cluster: LocalCluster, state: ClusterState) -> str:
     lines = TRY
     for place, words in places.items():
         lines = lines.replace(place, words)
-    parts = [table(("NODE", "HTTP", "ROLE"), rows), f"data: {cluster.folder}"]
+    parts = [
+        table(("NODE", "HTTP", "ROLE"), rows),
+        f"data: {cluster.folder}",
+        f"the API, in a browser: {members[0].url}/docs",
+    ]
     if members[0].fronts:
         fronts = [
             (name, *(str(member.fronts[name]) for member in members)) for name in members[0].fronts

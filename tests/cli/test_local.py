@@ -93,6 +93,7 @@ class TestShown:
         lines = dev.welcome(cluster, state).splitlines()
         tries = [line for line in lines if "curl" in line]
         assert lines[2].split() == ["n2", "http://127.0.0.1:7102", "leader"]
+        assert any("http://127.0.0.1:7101/docs" in line for line in lines)
         assert len(tries) == 3
         for line, port in zip(tries, ("7101", "7102", "7103"), strict=True):
             assert any(port in word for word in shlex.split(line))
