@@ -241,13 +241,14 @@ def test_a_turned_bit_is_one(data: Path, rng: random.Random) -> None:
 
 def test_harm_to_what_is_not_there_is_none(tmp_path: Path, rng: random.Random) -> None:
     """A young node has no snapshot."""
-    for harm in (files.torn_tail, files.cut_short, files.garbage_tail, files.lost("snapshot-*")):
+    cut = files.cut_short("journal-*.seg")
+    for harm in (files.torn_tail, cut, files.garbage_tail, files.lost("snapshot-*")):
         assert harm(tmp_path, rng) is None
 
 
 def test_what_is_cut_short_or_lost_is_the_newest(data: Path, rng: random.Random) -> None:
     """The older segment is left alone."""
-    files.cut_short(data, rng)
+    files.cut_short("journal-*.seg")(data, rng)
     assert 150 <= len((data / "journal-00000002.seg").read_bytes()) < 300
     files.lost("journal-*.seg")(data, rng)
     assert [file.name for file in data.glob("*.seg")] == ["journal-00000001.seg"]

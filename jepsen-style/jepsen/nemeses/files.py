@@ -61,14 +61,18 @@ def garbage_tail(data: Path, rng: random.Random) -> dict[str, object] | None:
     return {"file": file.name, "garbage_from": end}
 
 
-def cut_short(data: Path, rng: random.Random) -> dict[str, object] | None:
-    """The journal ends in the middle of itself."""
-    file = newest(data, "journal-*.seg")
-    if file is None or (end := end_of_data(file)) < 64:
-        return None
-    keep = rng.randint(end // 2, end - 1)
-    os.truncate(file, keep)
-    return {"file": file.name, "kept": keep, "of": end}
+def cut_short(pattern: str) -> Harm:
+    """The newest file of a kind ends in the middle of itself."""
+
+    def harm(data: Path, rng: random.Random) -> dict[str, object] | None:
+        file = newest(data, pattern)
+        if file is None or (end := end_of_data(file)) < 64:
+            return None
+        keep = rng.randint(end // 2, end - 1)
+        os.truncate(file, keep)
+        return {"file": file.name, "kept": keep, "of": end}
+
+    return harm
 
 
 def bit_in(pattern: str) -> Harm:
@@ -201,9 +205,12 @@ def _fault(name: str, harm: Harm) -> Fault:
 FAULTS = (
     _fault("torn-tail", torn_tail),
     _fault("garbage-tail", garbage_tail),
-    _fault("cut-short", cut_short),
+    _fault("cut-short", cut_short("journal-*.seg")),
+    _fault("cut-snapshot", cut_short("snapshot-*.snap")),
+    _fault("cut-identity", cut_short("identity")),
     _fault("bit-in-journal", bit_in("journal-*.seg")),
     _fault("bit-in-snapshot", bit_in("snapshot-*.snap")),
+    _fault("bit-in-identity", bit_in("identity")),
     _fault("lost-segment", lost("journal-*.seg")),
     _fault("lost-snapshot", lost("snapshot-*.snap")),
 )
