@@ -54,6 +54,7 @@ class AllWalk:
         self.wall_ms = 1_000
         self.boot = 1
         self.seq = 0
+        self.drawn = 1
         self.sessions: list[str] = []
         self.keyed: list[Request] = []
         self.parked: list[int] = []
@@ -147,7 +148,9 @@ class AllWalk:
                 command = self.tasks.command(machine)
             else:
                 walk = self.others[number - 2]
-                walk.seq = self.seq
+                # Ids of tickets are made of it, and drawn ones are never the same.
+                self.drawn += 1
+                walk.seq = self.drawn
                 command = walk.command()
             if not isinstance(command, NOT_ALONE):
                 return command

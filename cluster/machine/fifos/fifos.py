@@ -106,6 +106,7 @@ class Fifos:
         self.checks: Mapping[type[Command], Check] = {
             CreateFifo: Check(_thing, self._against_creating),
             DestroyFifo: Check(_thing, self._against_destroying),
+            # A ticket touches no other fifo: its id is drawn.
             JoinFifo: Check(_thing, self._against_joining),
             FinishTurn: Check(_thing, self._against_finishing),
             LeaveFifo: Check(_thing, self._against_leaving),
