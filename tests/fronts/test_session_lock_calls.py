@@ -7,6 +7,7 @@ import pytest
 from cluster.fronts.sessionlock.calls import POOL, Calls, Full, SessionGone
 from cluster.machine import limits
 from cluster.testing.local_node import LocalNode
+from cluster.wire import commands
 from tests.fronts.around import around
 
 TWO_MINUTES_MS = 120_000
@@ -191,3 +192,17 @@ async def test_more_tasks_than_a_command_takes_go_in_several() -> None:
     session = await calls.start_session()
     await calls.finish_tasks(str(number) for number in range(1, 12_000))
     assert await given(calls, session) == ["12000"]
+
+
+async def test_more_bytes_than_a_command_takes_go_in_several() -> None:
+    """Long ids and much data: no command is larger than the log takes."""
+    node, calls = made()
+    ids = [f"{number:05}" + "ü" * 97 for number in range(9_000)]
+    session = await calls.start_session()
+    await calls.add_tasks([(id, b"x" * limits.TASK_DATA_BYTES_MAX) for id in ids[:1_000]])
+    await calls.add_tasks([(id, None) for id in ids[1_000:]])
+    assert await calls.task_count() == len(ids)
+    assert await given(calls, session) == ids[: limits.TASKS_PER_WORKER_MAX]
+    await calls.finish_tasks(ids)
+    assert await calls.task_count() == 0
+    assert max(len(commands.encode(one)) for one in node.taken) < commands.COMMAND_BYTES_MAX

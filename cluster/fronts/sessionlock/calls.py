@@ -1,7 +1,7 @@
 """What go-session-lock's five database functions do, as commands of tasks and sessions.
 
-RULE: one function, one command, so that each happens whole or not at all. Source: the plpgsql of
-promoboxx/go-session-lock, its `get_work` above all.
+RULE: one function, one command, so that each happens whole or not at all; only very many tasks go
+in several. Source: the plpgsql of promoboxx/go-session-lock, its `get_work` above all.
 
 A session is a native session of two minutes; its number is the cluster-wide token it was opened
 under, from which any node makes the native id. It joins the pool as it starts, as the original
@@ -13,8 +13,7 @@ Tasks are native tasks of a pool: `GET /v1/pools/session-lock` shows who is at w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from cluster.fronts.desk import Desk
@@ -33,6 +32,12 @@ TTL_MS: Final = 2 * 60 * 1000 + 1
 
 _NONCE: Final = "session-lock"
 _NUMBER_MAX: Final = 2**63 - 1
+
+_COMMAND_BYTES: Final = 512 * 1024
+"""Of tasks in one command; the log takes twice that."""
+
+_ABOUT_BYTES: Final = 64
+"""Of one task, beside its id and its data, at the most."""
 
 T = TypeVar("T")
 
@@ -116,7 +121,7 @@ class Calls:
     async def finish_tasks(self, ids: Iterable[str]) -> None:
         """Take tasks out of the pool, whoever does them; what is not there is done already."""
         nobodys = ((id, None) for id in ids if is_name(id))
-        for some in _chunks(nobodys):
+        for some in _chunks(nobodys, _size_of_id):
             outcome = await self._desk.ask(FinishTasks(None, self._pool, some))
             if isinstance(outcome, Refusal) and not isinstance(outcome, PoolNotFound):
                 raise _error(outcome)
@@ -138,7 +143,7 @@ class Calls:
                     f"the data of task {id[:40]!r} has {len(data)} bytes: use at most "
                     f"{limits.TASK_DATA_BYTES_MAX}"
                 )
-        for some in _chunks(NewTask(id, data) for id, data in tasks):
+        for some in _chunks((NewTask(id, data) for id, data in tasks), _size_of_new):
             outcome = await self._desk.ask(PutTasks(self._pool, some))
             if isinstance(outcome, Refusal):
                 raise _error(outcome)
@@ -174,7 +179,24 @@ def _error(outcome: object) -> Exception:
     raise AssertionError(f"no answer to this question: {outcome!r}")
 
 
-def _chunks(items: Iterable[T]) -> Iterator[tuple[T, ...]]:
-    left = iter(items)
-    while some := tuple(islice(left, limits.TASKS_PER_COMMAND_MAX)):
-        yield some
+def _chunks(items: Iterable[T], size_of: Callable[[T], int]) -> Iterator[tuple[T, ...]]:
+    """As many as one command takes, by their number and by their bytes."""
+    some: list[T] = []
+    size = 0
+    for item in items:
+        more = size_of(item)
+        if some and (len(some) == limits.TASKS_PER_COMMAND_MAX or size + more > _COMMAND_BYTES):
+            yield tuple(some)
+            some, size = [], 0
+        some.append(item)
+        size += more
+    if some:
+        yield tuple(some)
+
+
+def _size_of_new(task: NewTask) -> int:
+    return _size_of_id((task.id, None)) + len(task.data or b"")
+
+
+def _size_of_id(named: tuple[str, int | None]) -> int:
+    return len(named[0].encode()) + _ABOUT_BYTES
