@@ -62,7 +62,10 @@ class Definite(CoterieError):
 
 
 class NoLeader(Definite):
-    """No leader is known or reachable. Raised as indefinite where a copy may be under way."""
+    """No leader is known or reachable.
+
+    A node says it as indefinite where a copy may be under way; a client raises `Indefinite` then.
+    """
 
     code = "no_leader"
 

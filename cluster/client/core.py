@@ -378,7 +378,7 @@ class Call:
         if not error.definite:
             self._is_open = True
             if not self._request.may_repeat:
-                return Failed(error)
+                return Failed(self._final(error))
         if self._attempts >= self._policy.attempts_max:
             return Failed(self._final(error))
         # A node without a leader may be cut off from those that have one: ask them all, then wait.
@@ -404,8 +404,13 @@ class Call:
 
     def _final(self, error: CoterieError) -> CoterieError:
         """What the last failure says about the whole call."""
-        if error.definite and self._is_open and not self._request.is_read:
+        if self._request.is_read:
+            return error
+        if error.definite and self._is_open:
             return Timeout(f"{error.detail}; an earlier attempt may have succeeded")
+        if isinstance(error, Definite) and not error.definite:
+            # Nobody led any more while it was under way, say. Its class is not to say more than it.
+            return Indefinite(error.detail, code=error.code)
         return error
 
 

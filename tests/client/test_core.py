@@ -265,6 +265,17 @@ class TestMeaning:
         call, _ = begun()
         assert error_in(call.answered(status, {}, b"<html>", 1)).definite
 
+    @pytest.mark.parametrize("request_", [WRITE, KEYLESS])
+    @pytest.mark.parametrize("code", ["no_leader", "shutting_down", "overloaded", "not_ready"])
+    def test_what_is_open_is_of_the_indefinite_family(self, request_: Request, code: str) -> None:
+        """A node that leaves, say, while the command is under way: whoever asks by class is told
+        the same as who asks `definite`.
+        """
+        call, _ = begun(request_, urls="a:1", deadline_ms=5)
+        error = error_in(call.answered(503, {}, problem(code, definite=False), 2))
+        assert isinstance(error, Indefinite)
+        assert (error.definite, error.code, error.detail) == (False, code, f"{code}!")
+
     def test_a_read_leaves_nothing_open(self) -> None:
         """Its last failure stands as it is."""
         call, _ = begun(READ, urls="a:1,b:1", deadline_ms=5)
@@ -409,5 +420,6 @@ def test_a_call_ends_and_never_claims_too_much(
                 assert request.may_repeat
             continue
         if isinstance(end, Failed) and is_open and request is not READ:
+            assert isinstance(end.error, Indefinite)
             assert not end.error.definite
         return

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
+from msgspec.structs import replace
 
 from cluster.client.aio import Client, now_ms
 from cluster.client.core import Policy
@@ -19,7 +20,7 @@ from cluster.client.session import Session, Turnstile
 from cluster.errors import Indefinite, LockLost
 from cluster.testing import VirtualCluster
 from cluster.testing.place import running_place
-from tests.client.small_server import Gate, SmallServer
+from tests.client.small_server import Gate, SmallServer, problem
 
 HURRIED = Policy(attempt_ms=2_000, connect_ms=500, pause_first_ms=1, pause_most_ms=5)
 
@@ -208,6 +209,26 @@ async def test_an_acquire_whose_end_is_unknown_gives_back_what_it_was_granted(
     is_broken = False
     while server.locks["orders"].holder is not None:
         await asyncio.sleep(0.01)
+
+
+async def test_a_leader_that_left_may_have_granted_it(server: SmallServer) -> None:
+    """Nobody leads when the call ends; what was under way is given back once somebody does."""
+    is_broken = True
+
+    async def gate(path: str) -> web.Response | None:
+        if path.endswith("acquire") and is_broken:
+            server.hold("orders", session.id)
+            return problem(503, "no_leader", definite=False)
+        return None
+
+    async with Client(server.endpoint, policy=replace(HURRIED, attempts_max=1)) as client:
+        session = await client.session(owner="process").open()
+        server.gate = gate
+        with pytest.raises(Indefinite):
+            await session.lock("orders").acquire()
+        is_broken = False
+        while server.locks["orders"].holder is not None:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_session_lost_while_waiting_ends_the_wait(
