@@ -592,6 +592,26 @@ class TestServer:
         replies = [await one.reply() for _ in range(3)]
         assert replies == [b"INSERTED 1", b"FOUND 1 1\r\nx", b"RESERVED 1 1\r\nx"]
 
+    async def test_puts_that_came_together_are_answered_one_by_one(self, node: LocalNode) -> None:
+        """Also where all of them failed; large ones need not fit into one command."""
+        hasty = replace(around(node), desk=Desk(node, patience_s=0.0))
+        front = Beanstalkd(hasty, job_bytes_max=2**20)
+        await front.start(HOST, 0)
+        client = await BeanstalkClient.to(*front.addresses[0])
+        node.fail_with = NoLeader("nobody leads")
+        client.send(*["put 0 0 1 1", "x"] * 3, "list-tube-used")
+        replies = [await client.reply() for _ in range(4)]
+        assert replies == [b"INTERNAL_ERROR"] * 3 + [b"USING default"]
+        node.fail_with = None
+        half, whole = "a" * (500 * 1024), "b" * 2**20
+        for body in (half, whole, half, half):
+            client.send(f"put 0 0 1 {len(body)}", body)
+        assert [await client.reply() for _ in range(4)] == [
+            b"INSERTED %d" % job for job in range(1, 5)
+        ]
+        await client.close()
+        await front.stop(1.0)
+
     async def test_what_may_have_happened_is_no_error(
         self, one: BeanstalkClient, node: LocalNode
     ) -> None:

@@ -185,40 +185,40 @@ class Connection:
         except Refused:
             self._say(replies.OUT_OF_MEMORY)
         except CoterieError as error:
-            # What may have happened must not be called an error: a client would do it again.
-            if error.definite and not isinstance(error, ShuttingDown):
-                self._say(replies.INTERNAL_ERROR)
-            else:
-                self._is_over = True
+            self._say(self._failed(error))
         if self._replied_bytes > _REPLIES_BYTES_MAX:
             await self._flush()
+
+    def _failed(self, error: CoterieError) -> bytes:
+        """What is said of a request without an answer."""
+        if error.definite and not isinstance(error, ShuttingDown):
+            return replies.INTERNAL_ERROR
+        # What may have happened must not be called an error: a client would do it again.
+        self._is_over = True
+        return b""
 
     async def _put(self, first: Request) -> None:
         self._become_producer()
         puts, size = [first], len(first.body)
-        while len(puts) < _PUTS_MAX and size < _PUT_BYTES_MAX:
-            request = self._parser.next()
-            if request is None:
-                break
-            if request.op != "put" or request.reply is not None:
+        while len(puts) < _PUTS_MAX and (request := self._parser.next()) is not None:
+            size += len(request.body)
+            if request.op != "put" or request.reply is not None or size > _PUT_BYTES_MAX:
                 self._next = request
                 break
             self._counts.ops["put"] += 1
             puts.append(request)
-            size += len(request.body)
         if self._counts.is_draining:
             self._say(replies.DRAINING * len(puts))
             return
         commands = tuple(self._put_command(put) for put in puts)
-        if len(commands) == 1:
-            outcomes: tuple[Outcome, ...] = (await self._desk.ask(commands[0]),)
-        else:
-            outcome = await self._desk.ask(Several(commands))
-            assert isinstance(outcome, Batched), outcome
-            outcomes = outcome.outcomes
-        for outcome in outcomes:
-            if isinstance(outcome, JobPut):
-                self._say(replies.inserted(outcome.job))
+        try:
+            outcome = await self._desk.ask(Several(commands) if len(puts) > 1 else commands[0])
+        except CoterieError as error:
+            self._say(self._failed(error) * len(puts))
+            return
+        for one in outcome.outcomes if isinstance(outcome, Batched) else (outcome,):
+            if isinstance(one, JobPut):
+                self._say(replies.inserted(one.job))
             else:
                 self._say(replies.OUT_OF_MEMORY)
 
