@@ -48,6 +48,7 @@ from cluster.client.core import (
     Request,
     Send,
     error_of,
+    is_refused,
     new_key,
     parse_endpoints,
     path_of,
@@ -657,16 +658,16 @@ class Client:
                 return await self.call(probe, timeout_ms=self._timeout_ms)
             except IdempotencyKeyReused:
                 pass
-            except Refused:
-                return None
-            except CoterieError:
+            except CoterieError as error:
+                if is_refused(error):
+                    return None
                 await asyncio.sleep(FATE_PAUSE_MS / 1_000)
                 continue
             try:
                 return await self.call(again, timeout_ms=FATE_WAIT_MS)
-            except Refused:
-                return None
-            except CoterieError:
+            except CoterieError as error:
+                if is_refused(error):
+                    return None
                 # It waits: as we hang up, it is withdrawn.
                 continue
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeGuard, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -458,6 +458,13 @@ def error_of(status: int, problem: dict[str, object] | None, endpoint: str) -> C
     if isinstance(problem.get("retryable"), bool):
         error.retryable = problem["retryable"] is True
     return error
+
+
+def is_refused(error: CoterieError) -> TypeGuard[Refused]:
+    """The cluster itself decided against it; not somebody between us and the nodes, who has no say
+    in what becomes of a request.
+    """
+    return isinstance(error, Refused) and not error.code.startswith("http_")
 
 
 def value_of(answer: Answer, kind: type[S]) -> S:

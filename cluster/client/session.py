@@ -22,7 +22,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from cluster.client.core import ClientClosed, Request, new_key
+from cluster.client.core import ClientClosed, Request, is_refused, new_key
 from cluster.client.durations import Length, ms_of
 from cluster.client.held import Grant, Held, State
 from cluster.client.keeping import Keeper, OnState, Owner, Scope
@@ -593,9 +593,9 @@ class Holding(Held):
         while keeper.standing != "lost":
             try:
                 await self.session.client.call(request, timeout_ms=max(1_000, keeper.left_ms))
-            except Refused as error:
-                return error if error.code in NOT_OURS else None
-            except CoterieError:
+            except CoterieError as error:
+                if is_refused(error):
+                    return error if error.code in NOT_OURS else None
                 await asyncio.sleep(RETRY_PAUSE_MS / 1_000)
                 continue
             return None
