@@ -24,7 +24,7 @@ from cluster.client.durations import Length, ms_of
 from cluster.client.holdings import Lock
 from cluster.client.keeping import await_safely, call_in_thread
 from cluster.client.refusals import LockHeld, SessionExpired, SessionNotFound
-from cluster.client.session import GONE
+from cluster.client.taking import GONE
 from cluster.errors import CoterieError, LockLost, Refused
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """What is held under a session: locks, several locks at once, units of semaphores, tickets.
 
-RULE: what each kind asks for and gives back; how it is held is told once, in `session.py`.
+RULE: what each kind asks for and gives back; how it is held is told once, in `taking.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from cluster.client.durations import Length
 from cluster.client.held import Grant
 from cluster.client.keeping import OnState
 from cluster.client.payloads import Payload, payload_in, payload_of
-from cluster.client.session import Holding
+from cluster.client.taking import Holding
 
 if TYPE_CHECKING:
     from cluster.client.session import Session

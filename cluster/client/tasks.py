@@ -30,7 +30,8 @@ from cluster.client.durations import Length, ms_of
 from cluster.client.keeping import await_safely, call_in_thread, call_safely
 from cluster.client.payloads import payload_in, payload_of
 from cluster.client.refusals import NotFound
-from cluster.client.session import GONE, Session
+from cluster.client.session import Session
+from cluster.client.taking import GONE
 from cluster.errors import CoterieError, LockLost, Refused
 
 if TYPE_CHECKING:

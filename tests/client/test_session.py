@@ -16,7 +16,8 @@ from cluster.client.aio import Client, now_ms
 from cluster.client.core import Policy
 from cluster.client.keeping import Keeper
 from cluster.client.refusals import LockHeld
-from cluster.client.session import Session, Turnstile
+from cluster.client.session import Session
+from cluster.client.taking import Turnstile
 from cluster.errors import Indefinite, LockLost
 from cluster.testing import VirtualCluster
 from cluster.testing.place import running_place

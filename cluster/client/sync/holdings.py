@@ -17,8 +17,9 @@ from cluster.client.held import Held, State
 from cluster.client.holdings import Claim, Lock, Locks, Offer, Units
 from cluster.client.keeping import OnState
 from cluster.client.payloads import Payload
-from cluster.client.session import Holding, Session
+from cluster.client.session import Session
 from cluster.client.sync.portal import Portal
+from cluster.client.taking import Holding
 from cluster.errors import LockLost
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class SyncHolding(Generic[H]):
 
 
 class SyncSessionHolding(SyncHolding[G]):
-    """Something held under a session; see `cluster.client.session.Holding`."""
+    """Something held under a session; see `cluster.client.taking.Holding`."""
 
     def check(self) -> bool:
         """Ask the cluster whether it is still held."""
