@@ -423,7 +423,6 @@ class _Connection(RequestHandler):
             max_field_size=self.max_field_size,
             payload_exception=web.RequestPayloadError,
             auto_decompress=False,
-            max_msg_queue_size=self._max_msg_queue_size,
         )
 
     def _refuse(self, error: LineTooLong) -> None:
