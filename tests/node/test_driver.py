@@ -15,7 +15,11 @@ from cluster import errors
 from cluster.machine.commands import AcquireLock, KeepAlive, OpenSession
 from cluster.machine.outcome import Opened, Renewed
 from cluster.node.pending import Answered, Failed, Reply
+from cluster.node.settings import NodeSettings
 from cluster.replication.disk import Disk, DiskFailed, OsDisk
+from cluster.replication.engine import EngineSettings
+from cluster.replication.transport import BUFFER_BYTES_MAX
+from cluster.wire.commands import COMMAND_BYTES_MAX
 from tests.node.drivers import Trio, trio, until
 from tests.simulation.disk import SimDisk
 
@@ -270,6 +274,17 @@ async def test_many_wakes_are_one_round() -> None:
     await until(lambda: len(replies) == 20)
     assert driver.node.counters.rounds - rounds < 20
     await three.close()
+
+
+def test_what_may_be_on_its_way_fits_where_it_waits() -> None:
+    """Else a stream breaks under what is sent in good order, and the next one does so too."""
+    node, engine = NodeSettings(node="a", peers=()), EngineSettings()
+    appends = engine.append_window_bytes + engine.append_bytes_max + engine.payload_bytes_max
+    requests = node.forward_bytes_max + COMMAND_BYTES_MAX
+    assert appends + requests + engine.snapshot_window_bytes < BUFFER_BYTES_MAX
+    # Of five nodes: a leader that waits for its disk, and is sent requests by the four others.
+    assert 4 * requests < node.inbox_bytes_max
+    assert appends + requests < node.inbox_bytes_max
 
 
 async def test_a_slow_disk_is_waited_for_beside_the_loop() -> None:
