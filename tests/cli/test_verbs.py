@@ -17,7 +17,7 @@ import yaml
 from cluster.cli import exits
 from cluster.cli.batch import commands_in
 from cluster.cli.verbs import payload
-from cluster.errors import ConnectionLost, NoLeader, Overloaded, Refused, Timeout
+from cluster.errors import ConnectionLost, CoterieError, NoLeader, Overloaded, Refused, Timeout
 from tests.cli.machine import Shell, serving
 from tests.cli.running import coterie, finish, seen_at
 from tests.client.small_server import SmallServer
@@ -78,6 +78,30 @@ async def test_who_looks_at_a_terminal_is_told_that_an_answer_takes_long() -> No
     finally:
         os.close(ours)
         os.close(theirs)
+
+
+@pytest.mark.parametrize(
+    ("error", "cure"),
+    [
+        (ConnectionLost("a: [SSL: CERTIFICATE_VERIFY_FAILED] unable to get"), "Name the authority"),
+        (ConnectionLost("a: Hostname mismatch, certificate is not valid for 'a'"), "Use the name"),
+        (ConnectionLost("a: [SSL: WRONG_VERSION_NUMBER] wrong version"), "No TLS is spoken there"),
+        (ConnectionLost("a: Server disconnected"), "Is that the API of a node"),
+        (Refused("a answered 404", code="http_404", status=404, reason={}), "Is that the API"),
+        (ConnectionLost("a: connection refused"), "Which nodes answer, and who leads: coterie st"),
+        (NoLeader("nobody leads"), "Which nodes answer"),
+        (Overloaded("the queue is full"), None),
+        (Refused("held", code="lock_held", status=409, reason={}), None),
+    ],
+)
+def test_what_was_asked_wrongly_is_told_with_its_cure(
+    error: CoterieError, cure: str | None
+) -> None:
+    """In a line of its own, for people; programs are told the code."""
+    first, *more = exits.told(error, "table", who="coterie locks list").split("\n")
+    assert first.endswith(error.detail)
+    assert [line.startswith(cure or "-") for line in more] == ([True] if cure else [])
+    assert json.loads(exits.told(error, "json", who="coterie"))["detail"] == error.detail
 
 
 class TestForms:
