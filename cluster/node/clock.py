@@ -51,6 +51,10 @@ class ClusterClock:
         base_ms = max(applied_ms, hint_ms) if hint_term == last_term else applied_ms
         self._base_ms, self._base_at = base_ms, now
 
+    def stand_still(self, seconds: float) -> None:
+        """Leave out a time in which the leader did nothing: nobody could renew a lease in it."""
+        self._base_at += seconds
+
     def follow(self) -> None:
         """Stop moving cluster time."""
         self._base_ms = None

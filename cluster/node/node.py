@@ -113,6 +113,7 @@ class Node:
         # On the leader: what tasks asked up to this revision is answered, or on its way.
         self._slots_asked = 0
         now = clock()
+        self._round_at = now
         self._sweep_at = now
         self._tick_at = now
         self._status_at = now
@@ -364,6 +365,11 @@ class Node:
             until `end_round` no other round may begin, and everything else may be called.
         """
         now = self._clock()
+        # A leader may keep its place over a longer stop, where the others were stopped as well.
+        stood_still = now - self._round_at - self.settings.engine.check_quorum
+        if stood_still > 0 and self._cluster_clock.leads:
+            self._cluster_clock.stand_still(stood_still)
+        self._round_at = now
         self.counters.rounds += 1
         inbox, self._inbox, self._inbox_bytes = self._inbox, [], 0
         for peer, frame in inbox:
@@ -452,7 +458,8 @@ class Node:
 
     def next_payload(self) -> bytes | None:
         """Seal what is queued, or a timer entry where a deadline is due."""
-        now = self._clock()
+        # Of the round: a stop in the middle of it shows at the begin of the next.
+        now = self._round_at
         if not self._cluster_clock.leads or not self._is_due(now):
             return None
         self._anchor_due = False
@@ -811,7 +818,7 @@ class Node:
                 http=settings.http,
                 version=settings.version,
                 fronts=settings.fronts,
-                now_ms=self._cluster_clock.now_ms(self._clock()) if leads else 0,
+                now_ms=self._cluster_clock.now_ms(self._round_at) if leads else 0,
             ),
         )
 

@@ -28,6 +28,14 @@ def test_cluster_time_stands_still_while_nobody_leads() -> None:
     assert cluster.now_ms(900.0) == last
 
 
+def test_a_time_in_which_the_leader_stood_still_is_left_out() -> None:
+    """It goes on from where it was, and at its own pace."""
+    cluster = ClusterClock()
+    cluster.lead(500.0, applied_ms=7_000, last_term=1)
+    cluster.stand_still(3_600.0)
+    assert [cluster.now_ms(at) for at in (4_100.0, 4_101.0)] == [7_000, 8_000]
+
+
 def test_the_last_leaders_word_counts_when_nobody_led_in_between() -> None:
     """Else every change of leader would stretch all leases by what no entry had recorded."""
     cluster = ClusterClock()

@@ -951,6 +951,21 @@ def test_no_time_passes_for_a_lease_while_nobody_leads(make: Make) -> None:
     assert nodes.answer(nodes.submit("b", KeepAlive(session))) == Renewed(session, 4_000)
 
 
+def test_no_lease_ends_by_a_time_in_which_the_leader_stood_still(make: Make) -> None:
+    """All were stopped, or its clock jumped: nobody could renew, and an answer from before came."""
+    nodes = make()
+    nodes.elect("a")
+    session = nodes.session("b", ttl_ms=5_000)
+    answers = nodes.hold(carries(AppendAnswer, target="a"))
+    nodes.run(0.3)
+    nodes.steps += 30_000 // 2
+    answers.release()
+    nodes.run(2.0)
+    assert nodes["a"].engine.term == 1
+    assert nodes["b"].machine.sessions.get(session) is not None
+    nodes.until(lambda: sessions_of(nodes, "b") == 0)
+
+
 def test_a_deposed_leader_seals_nothing_of_what_it_had_queued(make: Make) -> None:
     """Every origin brings what is unresolved to the next leader itself."""
     nodes = make()
