@@ -241,7 +241,7 @@ class ProcessCluster(Closing):
             )
             try:
                 cluster.prepare(log_level=self._log_level)
-                await _started(cluster)
+                await _start_quietly(cluster)
                 await cluster.until_ready(within_s=ms_of(READY_WITHIN) / 1_000)
             except (CannotStart, TimeoutError) as error:
                 await cluster.kill()
@@ -260,7 +260,7 @@ class ProcessCluster(Closing):
 
     async def _start(self, *names: str) -> None:
         if names:
-            await _started(self._local, *names)
+            await _start_quietly(self._local, *names)
 
     async def _killed(self, name: str) -> str:
         self._local.signal(name, signal.SIGKILL)
@@ -321,7 +321,7 @@ class ProcessCluster(Closing):
         return Address(*claim.getsockname())
 
 
-async def _started(cluster: local.LocalCluster, *names: str) -> None:
+async def _start_quietly(cluster: local.LocalCluster, *names: str) -> None:
     """Start processes. Python 3.12 and up warn of forks where threads run; between fork and exec
     nothing of ours takes a lock.
     """

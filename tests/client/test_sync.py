@@ -461,7 +461,10 @@ def test_its_loop_is_the_one_that_the_program_uses() -> None:
     """Also uvloop's, where the program has chosen it; nothing is left to warn of."""
     pytest.importorskip("uvloop")
     program = """
-import asyncio, sys, uvloop
+import asyncio, warnings
+# From 3.14 on, the choice itself is warned of.
+warnings.filterwarnings("ignore", "'asyncio.*[Pp]olicy' is deprecated", DeprecationWarning)
+import uvloop
 asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 from cluster import Definite, SyncClient
 for _ in range(3):

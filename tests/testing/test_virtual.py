@@ -60,8 +60,9 @@ class TestTime:
         with urllib.request.urlopen(f"{coterie.url}/v1/sessions/{session}") as response:
             assert json.load(response)["expires_in_ms"] == 1
         coterie.advance("1ms")
-        with pytest.raises(urllib.error.HTTPError, match="410"):
+        with pytest.raises(urllib.error.HTTPError, match="410") as gone:
             urllib.request.urlopen(f"{coterie.url}/v1/sessions/{session}")
+        gone.value.close()
 
     def test_a_job_in_hand_is_touched(self, coterie: VirtualCluster) -> None:
         """As long as its worker works; one that was only reserved comes back."""
@@ -451,7 +452,8 @@ class TestFailures:
         coterie.fail_next("shutting_down")
         with pytest.raises(urllib.error.HTTPError) as failure:
             urllib.request.urlopen(f"{coterie.url}/v1/locks/orders")
-        problem = json.load(failure.value)
+        with failure.value:
+            problem = json.load(failure.value)
         assert (problem["code"], problem["definite"]) == ("shutting_down", True)
 
     def test_what_was_not_met_is_taken_back(self, coterie: VirtualCluster) -> None:
