@@ -612,6 +612,17 @@ class TestServer:
         await client.close()
         await front.stop(1.0)
 
+    async def test_an_answer_does_not_wait_for_the_next_request(
+        self, one: BeanstalkClient, node: LocalNode
+    ) -> None:
+        """Which came together with it, and has to wait for a leader."""
+        await one.put()
+        node.fail_with = NoLeader("nobody leads")
+        one.send("use a", "watch b", "put 0 0 1 1", "x", "delete 1")
+        assert [await one.reply() for _ in range(2)] == [b"USING a", b"WATCHING 2"]
+        node.fail_with = None
+        assert [await one.reply() for _ in range(2)] == [b"INSERTED 2", b"DELETED"]
+
     async def test_what_may_have_happened_is_no_error(
         self, one: BeanstalkClient, node: LocalNode
     ) -> None:

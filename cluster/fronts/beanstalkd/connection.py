@@ -57,6 +57,11 @@ _REPLIES_BYTES_MAX: Final = 256 * 1024
 _PUTS_MAX: Final = 256
 _PUT_BYTES_MAX: Final = 512 * 1024
 _JOB_ID_MAX: Final = 2**62
+_OWN_WORK: Final = frozenset(
+    {"use", "watch", "ignore", "list-tube-used", "list-tubes-watched", "quit"}
+)
+"""Requests for which nobody else is asked."""
+
 _SESSION_OVER = (SessionExpired, SessionNotFound)
 
 _Do: TypeAlias = Callable[["Connection", Request], Awaitable[bytes]]
@@ -177,6 +182,9 @@ class Connection:
                 self._become_producer()
             self._say(request.reply)
             return
+        if request.op not in _OWN_WORK:
+            # What is answered leaves before the cluster is asked, which may take long.
+            await self._flush()
         try:
             if request.op == "put":
                 await self._put(request)
@@ -369,7 +377,6 @@ class Connection:
 
     async def _waited(self, command: Command) -> Outcome | None:
         """Ask what may take long; None if the client closed its side meanwhile."""
-        await self._flush()
         self._is_waiting = True
         asking = asyncio.create_task(self._desk.ask(command))
         try:
