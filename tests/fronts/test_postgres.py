@@ -531,6 +531,22 @@ class TestBytes:
             after = [*within, end, _executed("one"), sync]
             assert b"C34000\0" in await _said(front, [_startup(user="u"), *after])
 
+    async def test_an_answer_does_not_wait_for_the_next_query(self) -> None:
+        """Which came together with it, and has to wait for a leader."""
+        node = LocalNode()
+        async with serving(node) as front:
+            reader, writer = await asyncio.open_connection(*front.addresses[0])
+            node.fail_with = NoLeader("nobody leads")
+            queries = (b"SELECT 1\0", b"SELECT start_session()\0")
+            writer.write(
+                _startup(user="u") + b"".join(wire.message(b"Q", text) for text in queries)
+            )
+            async with asyncio.timeout(20):
+                await reader.readuntil(b"SELECT 1\0" + wire.ready(b"I"))
+                node.fail_with = None
+                await reader.readuntil(b"SELECT 1\0" + wire.ready(b"I"))
+            writer.close()
+
     async def test_a_simple_query_ends_what_has_no_name(self) -> None:
         """The unnamed statement and the unnamed portal."""
         async with serving() as front:

@@ -155,7 +155,8 @@ class Connection:
                 if message.kind == b"X":
                     return
                 await self._answer(message)
-                if self._out_bytes > WRITTEN_BYTES:
+                # The end of a cycle leaves before the next one is begun, which may take long.
+                if self._out_bytes > WRITTEN_BYTES or message.kind in {b"Q", b"S", b"H"}:
                     await self._flush()
         except Malformed as error:
             self._say(wire.error("08P01", str(error), severity="FATAL"))
@@ -253,8 +254,7 @@ class Connection:
             self._skips = False
             self._end_cycle()
         elif self._skips or kind in {b"H", b"c", b"d", b"f"}:
-            # After an error all is skipped until the next Sync. What comes is flushed anyway
-            # before we wait, and nobody copies here.
+            # After an error all is skipped until the next Sync. Nobody copies here.
             return
         elif kind == b"Q":
             await self._query(message.body)
