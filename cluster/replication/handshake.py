@@ -273,8 +273,8 @@ class _Side:
             # What it promised in its later starts it does not know.
             self._refuse(
                 Reason.START,
-                f"{peer} is in its start {boot}, and its start {latest} was met here: was its data"
-                f" directory set back, or does a copy of it run twice?",
+                f"{peer} is in an earlier start than one that was met here: was its data directory"
+                " set back, or does a copy of it run twice?",
             )
         self._party.starts[peer] = boot
 

@@ -146,7 +146,7 @@ class Transport:
     Args:
         cluster: id of the cluster.
         node: name of this node.
-        boot: number of this start of the node.
+        boot: number of this start of the node; peers refuse one below what they met before.
         identity: random text drawn when this node's disk was first used.
         secret: the cluster's secret; never empty.
         listen: (host, port), port 0 for any free one, or a socket that is already bound.

@@ -14,13 +14,16 @@ import pytest
 from cluster import errors
 from cluster.machine.commands import AcquireLock, KeepAlive, OpenSession
 from cluster.machine.outcome import Opened, Renewed
+from cluster.node.driver import Driver
 from cluster.node.pending import Answered, Failed, Reply
 from cluster.node.settings import NodeSettings
 from cluster.replication.disk import Disk, DiskFailed, OsDisk
 from cluster.replication.engine import EngineSettings
+from cluster.replication.identity import Identity
+from cluster.replication.snapshots import InlineDumper
 from cluster.replication.transport import BUFFER_BYTES_MAX
 from cluster.wire.commands import COMMAND_BYTES_MAX
-from tests.node.drivers import Trio, trio, until
+from tests.node.drivers import SECRET, Trio, trio, until
 from tests.simulation.disk import SimDisk
 
 
@@ -105,12 +108,48 @@ async def test_a_node_whose_data_folder_was_set_back_is_not_let_in(tmp_path: Pat
         old = OsDisk(tmp_path / "before")
         await three.start("c", disk=old)
         await until(lambda: three["a"].transport.stats["c"].last_refusal)
-        assert "start 3 was met here" in str(three["a"].transport.stats["c"].last_refusal)
+        assert "an earlier start" in str(three["a"].transport.stats["c"].last_refusal)
         assert "c" not in three["a"].transport.connected
         await three.session("b")
         await three.stop("c")
         first.close()
         old.close()
+
+
+async def test_of_two_copies_of_a_data_folder_one_is_refused(tmp_path: Path) -> None:
+    """Both would vote and acknowledge under one name, and be counted as one."""
+    disks: dict[str, Disk] = {name: SimDisk(random.Random(name)) for name in "ab"}
+    first = OsDisk(tmp_path / "first")
+    async with trio({**disks, "c": first}) as three:
+        await three.stop("c")
+        shutil.copytree(tmp_path / "first", tmp_path / "second")
+        second = OsDisk(tmp_path / "second")
+        one = await three.start("c")
+        other = Driver(
+            one.node.settings,
+            identity=Identity.open(second, cluster="test", node="c", fresh_unique=""),
+            disk=second,
+            dumper=InlineDumper,
+            listen=("127.0.0.1", 0),
+            dial={peer: ("127.0.0.1", three.ports[peer]) for peer in "ab"},
+            secret=SECRET,
+            on_fatal=lambda error: three.fatal.append(("c", error)),
+            rng=random.Random("another"),
+        )
+        await other.start()
+
+        def refusals(driver: Driver) -> list[bool]:
+            stats = driver.transport.stats
+            return ["it met a later start" in (stats[peer].last_error or "") for peer in "ab"]
+
+        await until(lambda: all(refusals(one)) or all(refusals(other)))
+        assert not (any(refusals(one)) and any(refusals(other)))
+        await three.session("a")
+        await other.stop()
+        await three.stop("c")
+        first.close()
+        second.close()
+    assert three.fatal == []
 
 
 async def test_a_fatal_error_ends_rounds_once_and_nothing_more_is_said() -> None:
