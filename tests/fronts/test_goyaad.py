@@ -533,6 +533,28 @@ async def test_a_delivery_that_does_not_leave_goes_back(
     deaf.transport.abort()
 
 
+async def test_a_job_whose_turn_comes_too_late_goes_back(place: Place) -> None:
+    """A client that reads slowly is told that there was none, and is not cut off."""
+    here = await place.client()
+    size = 200
+    for number in range(size):
+        await here.put(f"j{number}", b"x" * 64 * 1024, delay_ns=60 * SECOND_NS)
+    reader, writer = await asyncio.open_connection(*place.front.addresses[0], limit=1)
+    slow = GoyaadClient(reader, writer)
+    slow.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    much, ready = slow.inspect(size), slow.next(60 * SECOND_NS)
+    await until(lambda: place.node.parked == 1)
+    await until(lambda: any(one._turn.locked() for one in place.front._connections))
+    await here.put("late")
+    await until(lambda: place.jobs("reserved") == ["late"])
+    place.now_s += goyaad.DELIVERY_S + 1
+    slow.writer.transport.resume_reading()  # type: ignore[attr-defined]
+    assert len(await much) == size
+    assert await refused(ready) == TIMED_OUT
+    assert (await slow.next())["ID"] == "late"
+    await slow.close()
+
+
 async def test_a_half_closed_connection_is_answered(place: Place) -> None:
     """What was asked is done; a Next is told that there is nothing."""
     client = await place.client()

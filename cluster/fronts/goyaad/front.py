@@ -72,7 +72,7 @@ CALL_BYTES_MAX: Final = 16 * 1024 * 1024
 """Under way on one connection; beyond that it is not read on."""
 
 DELIVERY_S: Final = 5.0
-"""How long the bytes of one job may take to leave."""
+"""How long a job may wait for its turn to be written, and how long its bytes may take to leave."""
 
 HOLD_MS: Final = 15_000
 """How long a delivery holds its job: longer than it may take, and than its end may be on its way."""
@@ -331,7 +331,8 @@ class _Connection:
             ConnectionError, TimeoutError: it did not, and never will.
         """
         try:
-            async with asyncio.timeout(within_s), self._turn:
+            # Whoever reads slowly, but reads, is not cut off for what was before this.
+            async with self._turn, asyncio.timeout(within_s):
                 if self._writer.transport.is_closing():
                     raise ConnectionResetError  # Of thousands that wait, each write would be logged.
                 # Encoded in the order in which it is written: the first of a kind defines it.
@@ -447,12 +448,13 @@ class _Connection:
         job = reserved.jobs[0]
         told = {"Body": job.body, "ID": id_of(job.key, job.job)}
 
+        until_s = self._clock() + DELIVERY_S
         taken_back: Command = ReturnJob(job.job, job.token)
         end = taken_back
 
         def encode() -> bytes:
             nonlocal end
-            if self._has_gone():
+            if self._has_gone() or self._clock() > until_s:
                 return self._answers.error(call, TIMED_OUT)
             end = DeleteJob(job.job, job.token)
             return self._answers.result(call, JOB, told)
