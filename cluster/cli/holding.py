@@ -22,6 +22,7 @@ from cluster.cli import processes
 from cluster.cli.exits import cure_of
 from cluster.cli.words import roughly
 from cluster.client.aio import Client, Grant, OpenedSession, now_ms
+from cluster.client.core import Request, path_of
 from cluster.client.lease import Lease
 from cluster.errors import CoterieError, Refused
 
@@ -49,6 +50,8 @@ LOOK_EVERY_MS = 200
 # How long giving the lock back may take; after that its TTL does it.
 FAREWELL_MS = 3_000
 LATE_FAREWELL_MS = 500
+# How long a refusal waits for the name of who holds the lock.
+LABEL_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +169,24 @@ class Holding:
             )
         except Refused as error:
             if not (wish.is_quiet and error.code == "lock_held"):
-                self._say(_refusal(wish.name, error))
+                label = await self._label_of(error.reason.get("holder"))
+                self._say(_refusal(wish.name, error, label))
             return EXIT_NOT_ACQUIRED
         except CoterieError as error:
             self._say(f'lock "{wish.name}" could not be asked for: {error.detail}')
             return EXIT_UNREACHABLE
+
+    async def _label_of(self, session: object) -> str | None:
+        """The name of a session, which says more to people than its id; None where it is not told."""
+        if not isinstance(session, str):
+            return None
+        asked = Request("GET", f"{path_of('sessions', session)}?consistency=stale")
+        try:
+            answer = await self._client.call(asked, timeout_ms=LABEL_MS)
+        except CoterieError:
+            return None
+        label = answer.body.get("name")
+        return label if isinstance(label, str) and label.isprintable() else None
 
     async def _run_command(self, grant: Grant) -> int:
         environ = dict(self._environ)
@@ -351,13 +367,15 @@ def default_label(name: str) -> str:
     return f"coterie lock {name} ({os.uname().nodename}, process {os.getpid()})"
 
 
-def _refusal(name: str, error: Refused) -> str:
+def _refusal(name: str, error: Refused, label: str | None) -> str:
     """Why the lock was not granted, with what the cluster says stands in the way."""
     if error.code != "lock_held":
         return f'lock "{name}": {error.detail}'
     reason = error.reason
     holder = reason.get("holder")
     by = f"held by session {holder}" if holder else "promised to those who came before"
+    if label:
+        by += f" ({label})"
     if isinstance(held_for_ms := reason.get("held_for_ms"), int) and holder:
         by += f" for {roughly(held_for_ms)}"
     return f'lock "{name}" is {by}; {reason.get("queue_length", 0)} wait for it'

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from tests.cli.machine import serving
 from tests.cli.running import clean_environ, coterie, finish, seen_at
 from tests.client.small_server import SmallServer, problem
 
@@ -102,6 +103,17 @@ class TestWaiting:
             assert (code, out) == (75, "")
             assert 'lock "a/b" is held by session somebody for 5 ms; 0 wait for it' in err
             assert not server.sessions
+
+    async def test_whoever_holds_a_lock_is_told_by_name(self) -> None:
+        """As sessions have names for people, and `coterie lock` gives them host and process."""
+        with serving() as endpoint:
+            words = ("--endpoints", endpoint)
+            opened = await finish("sessions", "open", "--name", "web-2", "-o", "name", *words)
+            session = opened[1].strip()
+            await finish("locks", "acquire", "a", "--session", session, *words)
+            code, out, err = await finish("lock", "a", "--wait", "0", *words, "--", "true")
+        assert (code, out) == (75, "")
+        assert f'lock "a" is held by session {session} (web-2) for ' in err
 
     async def test_a_quiet_one_leaves_a_held_lock_without_a_word(self) -> None:
         """For cron, which mails every line; all that is not a matter of course is told as ever."""
