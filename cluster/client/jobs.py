@@ -500,9 +500,10 @@ class Worker:
             async with job:
                 try:
                     await self._call(job)
-                except LockLost:
-                    raise
-                except Exception as error:  # noqa: BLE001 - what a handler raises is its verdict
+                except Exception as error:
+                    # A handler may hold more than its job, and lose that.
+                    if isinstance(error, LockLost) and error.kind == job.kind:
+                        raise
                     await self._failed(job, error)
         except LockLost:
             if self._on_lost is not None:

@@ -157,6 +157,31 @@ class TestWorker:
         await working
         assert len(lost) == 1
 
+    async def test_what_a_handler_loses_besides_is_no_loss_of_its_job(self, client: Client) -> None:
+        """It has failed, and is judged as whoever fails."""
+        tube = client.tube("t")
+        await tube.put("x")
+        judged: list[str] = []
+        lost: list[int] = []
+
+        async def handle(job: Job) -> None:
+            async with client.session() as session, session.lock("orders") as lock:
+                session.keeper.lose("as the test says")
+                assert lock.token
+
+        def on_error(job: Job, error: Exception) -> Literal["bury"]:
+            assert isinstance(error, LockLost)
+            judged.append(error.kind)
+            worker.stop()
+            return "bury"
+
+        worker = client.worker(
+            "t", handle=handle, on_error=on_error, on_lost=lambda job: lost.append(job.id)
+        )
+        await worker.run()
+        assert (judged, lost) == (["lock"], [])
+        assert (await tube.show())["buried"] == 1
+
     async def test_a_handler_may_end_its_job_itself(self, client: Client) -> None:
         """What it decides counts."""
         tube = client.tube("t")
