@@ -223,7 +223,7 @@ async def test_a_bomb_sent_by_an_authenticated_peer_does_not_go_off(
         transport = Transport(
             cluster="test",
             node=gone_bad,
-            boot=identity.boot + 1,
+            boot=identity.boot + 1 << 32,
             identity=identity.unique,
             secret=SECRET,
             listen=("127.0.0.1", 0),
