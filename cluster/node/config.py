@@ -44,7 +44,7 @@ COLUMN_TYPES = ("bigint", "integer", "text", "boolean", "json", "jsonb")
 
 # Variables of ours that are no settings of a node: the command line's and those `coterie lock`
 # gives to its command.
-OTHER_VARIABLES = frozenset({"CONFIG", "ENDPOINTS", "TOKEN", "LOCK", "SESSION"})
+OTHER_VARIABLES = frozenset({"CA", "CONFIG", "ENDPOINTS", "TOKEN", "LOCK", "SESSION"})
 
 
 class ConfigError(Exception):
@@ -944,7 +944,7 @@ def _misspelt(environ: Mapping[str, str]) -> list[str]:
 
 
 def _did_you_mean(key: str, known: Iterable[str], prefix: str) -> str:
-    near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.8)
+    near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.7)
     if not near:
         return ""
     word = prefix + (near[0].upper() if prefix else near[0])

@@ -15,6 +15,8 @@ import trustme
 from tests.cli.machine import serving
 from tests.cli.running import clean_environ, finish
 
+REPOSITORY = Path(__file__).parents[2]
+
 
 @contextlib.asynccontextmanager
 async def tls_before(endpoint: str, certificate: trustme.LeafCert) -> AsyncIterator[str]:
@@ -82,6 +84,14 @@ async def test_every_command_asks_behind_https(
     environ = clean_environ(COTERIE_ENDPOINTS=secure, COTERIE_CA=ca)
     code, out, err = await finish(*words, environ=environ)
     assert code == 0, out + err
+
+
+async def test_an_import_asks_behind_https(places: tuple[str, str, str]) -> None:
+    """One job of the file is too large for the API."""
+    _, secure, ca = places
+    file = REPOSITORY / "tests/transcripts/imports/goyaad/jobs.snapshot"
+    code, out, _ = await finish("import", "goyaad", str(file), "--endpoints", secure, "--ca", ca)
+    assert (code, out.splitlines()[1]) == (1, "job   39     0      1")
 
 
 async def test_a_flag_beats_the_environment(places: tuple[str, str, str]) -> None:

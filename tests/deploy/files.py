@@ -21,12 +21,9 @@ KUBERNETES = DEPLOY / "kubernetes"
 SECRET = "a secret that is long enough"
 VARIABLE = re.compile(r"\bCOTERIE_[A-Z0-9_]+\b")
 
-# Of the command line alone, beside those that a node knows to be others'.
-COMMAND_LINE = frozenset({"COTERIE_CA"})
-SETTINGS = (
-    frozenset(config.ENVIRONMENT_PREFIX + entry.key.upper() for entry in config.SETTINGS)
-    | frozenset(config.ENVIRONMENT_PREFIX + name for name in config.OTHER_VARIABLES)
-    | COMMAND_LINE
+SETTINGS = frozenset(
+    config.ENVIRONMENT_PREFIX + name
+    for name in (*(entry.key.upper() for entry in config.SETTINGS), *config.OTHER_VARIABLES)
 )
 
 

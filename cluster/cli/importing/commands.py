@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from cluster.cli.words import endpoints_option, leave, say, table
+from cluster.cli.words import authorities, cluster_options, leave, say, table
 from cluster.node.config import parse_address
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _common(command: F) -> F:
     dry_run = click.option(
         "--dry-run", is_flag=True, help="Say what would be taken, and write nothing."
     )
-    return endpoints_option(dry_run(command))
+    return cluster_options(dry_run(command))
 
 
 @click.group("import", epilog=EPILOG)
@@ -271,7 +271,7 @@ def _run(
     from cluster.errors import CoterieError
 
     async def run() -> tuple[Tally, list[str]]:
-        async with Client(endpoints) as client:
+        async with Client(endpoints, tls=authorities()) as client:
             carrier = Carrier(client, _progress, is_dry=dry_run)
             carrier.tally.unfit.extend(unfit)
             return carrier.tally, await carry(carrier)
