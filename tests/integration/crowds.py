@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import resource
 from collections.abc import AsyncIterator, Iterator
@@ -18,9 +19,25 @@ import aiohttp
 from jepsen.progress import progress, until
 
 from cluster.node.config import Address
-from tests.integration.cluster import Cluster
+from tests.integration.cluster import Cluster, Reply
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+AGAIN_S = 0.1
+_numbers = itertools.count(1)
+
+
+async def settled(
+    cluster: Cluster, node: str, method: str, path: str, body: object = None
+) -> Reply:
+    """Ask one node until it answers for the cluster: a busy machine has an election now and then."""
+    key = None if method == "GET" else f"crowd-{next(_numbers)}"
+    while True:
+        reply = await cluster.ask(node, method, path, body, key=key)
+        if reply.status < 500:
+            return reply
+        assert reply.body["retryable"] is True, reply
+        await asyncio.sleep(AGAIN_S)
 
 
 @contextlib.asynccontextmanager
@@ -122,17 +139,22 @@ class Watcher:
         return [event["token"] for event in self.heard if event["event"] == "granted"]
 
     async def _read(self, is_open: asyncio.Event) -> None:
-        async with self._http.get(self._url, headers=self._headers) as response:
-            assert response.status == 200, await response.text()
-            fields: dict[str, str] = {}
-            async for raw in response.content:
-                name, colon, value = raw.decode().rstrip("\n").partition(": ")
-                if colon:
-                    fields[name] = value
+        while not is_open.is_set():
+            async with self._http.get(self._url, headers=self._headers) as response:
+                if response.status != 200:
+                    problem = await response.json()
+                    assert problem["code"] == "no_leader", problem
+                    await asyncio.sleep(AGAIN_S)
                     continue
-                self._take(fields)
-                fields = {}
-                is_open.set()
+                fields: dict[str, str] = {}
+                async for raw in response.content:
+                    name, colon, value = raw.decode().rstrip("\n").partition(": ")
+                    if colon:
+                        fields[name] = value
+                        continue
+                    self._take(fields)
+                    fields = {}
+                    is_open.set()
 
     def _take(self, fields: dict[str, str]) -> None:
         if "id" in fields:

@@ -314,8 +314,15 @@ class Traffic:
             cycle += 1
             granted = await self._asked(node, lock, "acquire", {"session": session}, cycle)
             held = {"session": session, "token": granted.body["token"]}
-            assert await cluster.holders(node, lock) == [(session, held["token"])]
+            assert await self._holders(node, lock) == [(session, held["token"])]
             await self._asked(node, lock, "release", held, cycle)
+
+    async def _holders(self, node: str, lock: str) -> list[tuple[str, int]]:
+        while True:
+            reply = await self._cluster.get(node, path_of("locks", lock))
+            if reply.status == 200:
+                return [(one["session"], one["token"]) for one in reply.body["holders"]]
+            assert reply.body["retryable"] is True, reply
 
     async def _asked(
         self, node: str, lock: str, verb: str, body: dict[str, object], cycle: int
