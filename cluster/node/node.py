@@ -278,13 +278,20 @@ class Node:
         return self._pending.parked
 
     def status(self) -> ClusterStatus:
-        """What this node knows of the cluster now."""
+        """What this node knows of the cluster now.
+
+        Without rounds (the disk does not answer) nothing is learned: then nobody leads for us, and
+        least of all we, as soon as others may have elected somebody.
+        """
         engine, now = self.engine, self._clock()
-        why = self._why_not_ready()
+        is_stalled = self._is_stalled(now)
+        leader = None if is_stalled else engine.leader
+        role = "follower" if is_stalled else engine.role
+        why = self._why_not_ready(now)
         here = NodeStatus(
             id=self.settings.node,
             http=self.settings.http,
-            state=engine.role,
+            state=role,
             applied=engine.applied_index,
             lag=max(0, engine.commit_index - engine.applied_index),
             connected=True,
@@ -293,16 +300,16 @@ class Node:
             version=self.settings.version,
             fronts=self.settings.fronts,
         )
-        peers = self._peers.statuses(now, leader=engine.leader, commit_index=engine.commit_index)
+        peers = self._peers.statuses(now, leader=leader, commit_index=engine.commit_index)
         return ClusterStatus(
             cluster=self.identity.cluster,
             node=self.settings.node,
-            leader=engine.leader,
+            leader=leader,
             term=engine.term,
             commit=engine.commit_index,
             applied=engine.applied_index,
             digest=self.machine.digest,
-            role=engine.role,
+            role=role,
             ready=why is None,
             why_not_ready=why,
             stale_ms=self.stale_ms(),
@@ -311,12 +318,13 @@ class Node:
 
     def stale_ms(self) -> int:
         """How old the local state may be: since we last heard a leader; 0 on the leader."""
+        now = self._clock()
         if self.engine.is_leader:
-            return 0
+            return int((now - self._round_at) * 1000) if self._is_stalled(now) else 0
         heard_at = self._peers.heard_at(self.engine.leader)
         if heard_at is None:
             heard_at = self._leader_lost_at
-        return max(0, int((self._clock() - heard_at) * 1000))
+        return max(0, int((now - heard_at) * 1000))
 
     # ---- the driver's side
 
@@ -669,7 +677,8 @@ class Node:
             elif waiting.is_parked:
                 continue  # It keeps its place through an election.
             elif lost_at is not None:
-                since = max(lost_at, waiting.taken_at)
+                # What went out already waits to hear how it ended; what did not is as late as a read.
+                since = max(lost_at, waiting.taken_at) if waiting.sent else lost_at
                 # What frees a place waits for any leader, but not for ever where this node goes.
                 is_wanted = waiting.hung_up and not self.draining
                 is_patient = is_wanted or waiting.is_patient
@@ -824,10 +833,17 @@ class Node:
 
     # ---- status
 
-    def _why_not_ready(self) -> str | None:
+    def _is_stalled(self, now: float) -> bool:
+        """No round began for so long that a leader would have stepped down in it."""
+        return now - self._round_at >= self.settings.engine.check_quorum
+
+    def _why_not_ready(self, now: float) -> str | None:
         engine = self.engine
         if self.draining:
             return "shutting down"
+        if self._is_stalled(now):
+            stalled_ms = int((now - self._round_at) * 1000)
+            return f"stands still for {stalled_ms} ms: its disk does not answer, or it was stopped"
         if engine.leader is None:
             return "no leader is known"
         if engine.is_leader and not engine.is_settled_leader:

@@ -396,6 +396,17 @@ def test_without_a_leader_what_was_never_sent_surely_did_not_happen(make: Make) 
     assert sessions_of(nodes, "b") == 0
 
 
+def test_a_write_where_nobody_led_for_long_is_refused_at_once(make: Make) -> None:
+    """As a read is; its client does better at another node."""
+    nodes = make()
+    nodes.elect("a")
+    nodes.isolate("c")
+    nodes.run(4.0)
+    ask = nodes.submit("c", OpenSession("x", 60_000))
+    nodes.until(lambda: ask.is_over, within=0.2)
+    assert isinstance(ask.error, errors.NoLeader) and ask.error.definite
+
+
 def test_without_a_leader_what_was_sent_may_have_happened(make: Make) -> None:
     """NoLeader, indefinite: the lost leader may have had it."""
     nodes = make()
@@ -1129,6 +1140,26 @@ def test_a_node_is_not_ready_without_a_leader_or_while_it_drains(make: Make) -> 
     assert nodes["b"].status().ready
     nodes["b"].drain()
     assert nodes["b"].status().why_not_ready == "shutting down"
+
+
+def test_a_node_that_waits_for_its_disk_neither_leads_nor_serves(make: Make) -> None:
+    """Others may have elected somebody meanwhile; what it knew is as old as its last round."""
+    nodes = make()
+    nodes.elect("a")
+    nodes.run(0.1)
+    leader, follower = nodes["a"], nodes["b"]
+    nodes.steps += 250
+    assert (leader.status().role, leader.status().ready, leader.stale_ms()) == ("leader", True, 0)
+    nodes.steps += 250
+    for node in (leader, follower):
+        status = node.status()
+        assert (status.role, status.leader, status.ready) == ("follower", None, False)
+        assert status.why_not_ready is not None
+        assert status.why_not_ready.startswith("stands still for 10")
+        assert "leader" not in {one.state for one in status.nodes}
+        assert status.stale_ms >= 1_000
+    nodes.run(2.0)
+    assert follower.status().ready
 
 
 def test_a_draining_node_takes_nothing_new_and_answers_what_it_has(make: Make) -> None:
