@@ -303,7 +303,8 @@ class Elsewhere:
             )
         else:
             problem = Problem(
-                "not_found", "there is nothing here; /openapi.json lists what there is"
+                "not_found",
+                "there is nothing here; /docs shows what there is, and /openapi.json lists it",
             )
         cbor = wants_cbor(request.headers.get(hdrs.ACCEPT), request.headers.get(hdrs.CONTENT_TYPE))
         finished = rendering.of_problem(
