@@ -461,7 +461,9 @@ def test_its_loop_is_the_one_that_the_program_uses() -> None:
     """Also uvloop's, where the program has chosen it; nothing is left to warn of."""
     pytest.importorskip("uvloop")
     program = """
-import asyncio, warnings
+import asyncio, logging, warnings
+# What takes long on a busy machine is no matter here.
+logging.getLogger("asyncio").setLevel(logging.ERROR)
 # From 3.14 on, the choice itself is warned of.
 warnings.filterwarnings("ignore", "'asyncio.*[Pp]olicy' is deprecated", DeprecationWarning)
 import uvloop
