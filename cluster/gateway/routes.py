@@ -14,10 +14,10 @@ from typing import TypeAlias
 
 import msgspec
 
+from cluster.gateway.matching import Filter
 from cluster.gateway.passes import Passes
 from cluster.gateway.replies import CLUSTER_CODES, COMMON_CODES, Answer
 from cluster.gateway.requests import CONSISTENCY, Ask, Body, Nothing, Query, path_segment
-from cluster.gateway.watchers import Filter
 from cluster.machine.commands import Command
 from cluster.machine.machine import Machine
 from cluster.node.face import NodeFace

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from cluster.gateway.matching import Filter, picture
 from cluster.gateway.requests import (
     LIMIT,
     NAME_BYTES_MAX,
@@ -22,7 +23,6 @@ from cluster.gateway.requests import (
     bad_request,
 )
 from cluster.gateway.routes import Look, Read, Route, Stream, read_query
-from cluster.gateway.watchers import Filter, picture
 
 PATH_LENGTH_MAX: Final = 2 * NAME_BYTES_MAX + 40
 POSITION_DIGITS_MAX: Final = 18

@@ -13,12 +13,11 @@ more than this one knows: it waits).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
-from itertools import chain
-from typing import Final, NamedTuple
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Final
 
-import msgspec
-
+from cluster.gateway.matching import Crowd, Entry, Filter, message
 from cluster.gateway.replies import Problem
 from cluster.machine.events import Event, History
 from cluster.node.face import NodeFace
@@ -29,27 +28,13 @@ NOTIFY_EVERY_S: Final = 0.005
 MATCHED_MAX: Final = 5_000
 """Events that are looked at for all watchers in one turn; with more, each looks for itself."""
 
+ENTRIES_KEPT: Final = 8
+EVENTS_KEPT_MAX: Final = 20_000
+"""The newest entries, which all watchers look at within the same few turns; always the last one."""
+
 CHUNK_EVENTS_MAX: Final = 2_000
 CHUNK_BYTES_MAX: Final = 64 * 1024
 RETRY_MS: Final = 1_000
-
-
-class Filter(NamedTuple):
-    """What somebody wants to hear of; both must hold.
-
-    Attributes:
-        prefixes: the event's path begins with one of them; none: any path.
-        session: whom the event concerns; None: anybody.
-    """
-
-    prefixes: tuple[str, ...]
-    session: str | None
-
-    def wants(self, event: Event, path: str) -> bool:
-        """Whether an event is for them; its path is given, as it takes time to make."""
-        if self.session is not None and event.session != self.session:
-            return False
-        return not self.prefixes or path.startswith(self.prefixes)
 
 
 class Watcher:
@@ -103,7 +88,7 @@ class Watcher:
                     # More follows at once; an empty part would say that there is none.
                     return b"".join(parts) or b":\n\n"
                 looked_at += len(events)
-                for part in of_entry(index, events, self.filter):
+                for part in hub.entry(index, events).messages(self.filter):
                     parts.append(part)
                     size += len(part)
                     self.said = index
@@ -132,9 +117,8 @@ class Hub:
         self._node = node
         self._loop = loop
         self._most = most
-        # Insertion order, so that all are woken in the order they came.
-        self._by_session: dict[str, dict[Watcher, None]] = {}
-        self._others: dict[Watcher, None] = {}
+        self._crowd: Crowd[Watcher] = Crowd()
+        self._entries: deque[Entry] = deque(maxlen=ENTRIES_KEPT)
         self._unsubscribe = node.on_applied(self._on_applied)
         self._timer: asyncio.TimerHandle | None = None
         self._notified_at = float("-inf")
@@ -144,7 +128,7 @@ class Hub:
         self.cut = 0
 
     def __len__(self) -> int:
-        return len(self._others) + sum(map(len, self._by_session.values()))
+        return len(self._crowd)
 
     @property
     def history(self) -> History:
@@ -170,16 +154,27 @@ class Hub:
             )
         self._look()
         watcher = Watcher(self, wanted, self.seen if after is None else after)
-        self._group(wanted)[watcher] = None
+        self._crowd.enter(watcher, wanted)
         return watcher
 
     def leave(self, watcher: Watcher) -> None:
         """One is gone."""
-        session = watcher.filter.session
-        group = self._group(watcher.filter)
-        group.pop(watcher, None)
-        if session is not None and not group:
-            del self._by_session[session]
+        self._crowd.leave(watcher)
+        if not self._crowd:
+            self._entries.clear()
+
+    def entry(self, index: int, events: Sequence[Event]) -> Entry:
+        """What an entry did, for telling it; the newest ones are kept, as all look at them."""
+        for entry in self._entries:
+            if entry.events is events:
+                return entry
+        entry = Entry(index, events)
+        kept = self._entries
+        if not kept or index > kept[-1].index:
+            kept.append(entry)
+            while len(kept) > 1 and sum(len(one.events) for one in kept) > EVENTS_KEPT_MAX:
+                kept.popleft()
+        return entry
 
     def close(self) -> None:
         """Have all say goodbye."""
@@ -190,19 +185,9 @@ class Hub:
             self._timer = None
         self._wake_all()
 
-    def _group(self, wanted: Filter) -> dict[Watcher, None]:
-        if wanted.session is None:
-            return self._others
-        return self._by_session.setdefault(wanted.session, {})
-
-    def _all(self) -> Iterator[Watcher]:
-        yield from self._others
-        for group in self._by_session.values():
-            yield from group
-
     def _on_applied(self) -> None:
         """Look soon, but not more often than is worth while; for nobody not at all."""
-        if not (self._others or self._by_session):
+        if not self._crowd:
             return
         if self._timer is None and not self.is_closing:
             delay = self._notified_at + NOTIFY_EVERY_S - self._loop.time()
@@ -219,76 +204,34 @@ class Hub:
         if machine.index <= before:
             return
         self.seen = machine.index
-        if not (self._others or self._by_session):
+        if not self._crowd:
             return
         concerned: dict[Watcher, None] = {}
         if before + 1 < machine.history.first:
-            concerned.update(dict.fromkeys(self._all()))
+            concerned.update(dict.fromkeys(self._crowd))
         else:
-            concerned.update(dict.fromkeys(self._concerned(machine.history.after(before))))
+            concerned.update(dict.fromkeys(self._concerned(machine.history, before)))
         for watcher in concerned:
             if watcher.is_current:
                 watcher.is_current, watcher.cursor = False, before
             watcher.woken.set()
-        for watcher in self._all():
+        for watcher in self._crowd:
             # Those ahead wait for us to get there.
             if not watcher.is_current and watcher.cursor <= self.seen:
                 watcher.woken.set()
 
-    def _concerned(self, entries: Iterable[tuple[int, list[Event]]]) -> Iterator[Watcher]:
+    def _concerned(self, history: History, before: int) -> Iterator[Watcher]:
         left = MATCHED_MAX
-        for _, events in entries:
+        for index, events in history.after(before):
             left -= len(events)
             if left < 0:
-                yield from self._all()
+                yield from self._crowd
                 return
-            for event in events:
-                path = event.path
-                of_session = self._by_session.get(event.session or "", {})
-                for watcher in chain(self._others, of_session):
-                    if watcher.filter.wants(event, path):
-                        yield watcher
+            yield from self._crowd.concerned(self.entry(index, events))
 
     def _wake_all(self) -> None:
-        for watcher in self._all():
+        for watcher in self._crowd:
             watcher.woken.set()
-
-
-def of_entry(index: int, events: list[Event], wanted: Filter) -> Iterator[bytes]:
-    """Make the messages of one entry; only the last one has the position for its id.
-
-    Who loses the connection between two of them, and comes back with the id it has, is told all of
-    them again rather than not at all.
-    """
-    found = [(seq, event) for seq, event in enumerate(events) if wanted.wants(event, event.path)]
-    for seq, event in found:
-        is_last = seq == found[-1][0]
-        yield message(event.what, picture(index, seq, event), index if is_last else None)
-
-
-def picture(index: int, seq: int, event: Event) -> dict[str, object]:
-    """Make the members of an event as watchers see them, the same on every node."""
-    return {
-        "index": index,
-        "seq": seq,
-        "what": event.what,
-        "path": event.path,
-        "kind": event.kind,
-        "name": event.name,
-        "session": event.session,
-        "token": event.token or None,
-        **dict(event.more),
-    }
-
-
-def message(what: str, data: object, id: int | None, *, retry_ms: int | None = None) -> bytes:
-    """Make one message; JSON has no line ends, so the data are one line."""
-    text = b"event: %s\n" % what.encode()
-    if id:  # An id of 0 would say that nothing was seen yet, which none at all says as well.
-        text += b"id: %d\n" % id
-    if retry_ms is not None:
-        text += b"retry: %d\n" % retry_ms
-    return text + b"data: %s\n\n" % msgspec.json.encode(data)
 
 
 GOODBYE: Final = message("bye", {"why": "this node is leaving"}, None, retry_ms=RETRY_MS)

@@ -13,7 +13,8 @@ from cluster.client.core import Policy
 from cluster.client.refusals import BadRequest
 from cluster.client.watching import Event, Feed, Resync
 from cluster.errors import Refused
-from cluster.gateway.watchers import GOODBYE, message
+from cluster.gateway.matching import message
+from cluster.gateway.watchers import GOODBYE
 
 
 def told(index: int, seq: int = 0, *, is_last: bool = True) -> bytes:

@@ -10,7 +10,8 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from cluster.gateway.watchers import Filter, Hub, Watcher, of_entry, picture
+from cluster.gateway.matching import Entry, Filter, picture
+from cluster.gateway.watchers import Hub, Watcher
 from cluster.machine import limits
 from cluster.machine.commands import Batch
 from cluster.machine.events import Event, History, path_of, thing_at
@@ -269,7 +270,7 @@ def test_everything_that_happens_can_be_told(number: int, seed: int) -> None:
     for index, events in machine.history.after(0):
         for event in events:
             assert not common & {member for member, _ in event.more}, event
-        for text in of_entry(index, events, Filter((), None)):
+        for text in Entry(index, events).messages(Filter((), None)):
             lines = text.decode().split("\n")
             assert lines[-3].startswith("data: {")
             told += 1

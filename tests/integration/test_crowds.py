@@ -37,7 +37,7 @@ WATCHERS = 1_000
 LOUD, DEAD = 20, 100
 QUIET = WATCHERS - LOUD - DEAD
 ASKED_AT_A_TIME = 32
-TOGETHER = 50
+TOGETHER = 900
 
 # Few, so that a test can send ten times as many in one moment.
 REQUESTS_MAX = 64

@@ -6,12 +6,12 @@ RULE: patches of `cluster.node`, of what it says of itself, and of what tells wa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from cluster import errors
-from cluster.gateway import watchers
+from cluster.gateway import matching, watchers
 from cluster.machine.events import Event
 from cluster.machine.machine import Machine
 from cluster.node import node as node_module
@@ -141,24 +141,22 @@ def _resume_skips() -> Off:
 
 def _event_lost() -> Off:
     """Of several events of one entry watchers are told all but the last."""
-    of_entry = watchers.of_entry
+    entry = watchers.Hub.entry
 
-    def most(index: int, events: list[Event], wanted: Any) -> Iterator[bytes]:
-        return of_entry(index, events[:-1] if len(events) > 1 else events, wanted)
+    def most(self: watchers.Hub, index: int, events: Sequence[Event]) -> matching.Entry:
+        return entry(self, index, events[:-1] if len(events) > 1 else events)
 
-    return replaced(watchers, of_entry=most)
+    return replaced(watchers.Hub, entry=most)
 
 
 def _event_twice() -> Off:
     """Every seventh entry is told to watchers twice."""
-    of_entry = watchers.of_entry
+    messages = matching.Entry.messages
 
-    def twice(index: int, events: list[Event], wanted: Any) -> Iterator[bytes]:
-        yield from of_entry(index, events, wanted)
-        if index % 7 == 0:
-            yield from of_entry(index, events, wanted)
+    def twice(self: matching.Entry, wanted: matching.Filter) -> list[bytes]:
+        return messages(self, wanted) * (2 if self.index % 7 == 0 else 1)
 
-    return replaced(watchers, of_entry=twice)
+    return replaced(matching.Entry, messages=twice)
 
 
 _STREAMS = frozenset({"K10 streams"})
