@@ -13,6 +13,8 @@ from typing import Final, TypeAlias
 
 import structlog
 
+from cluster.node import descriptors
+
 Serve: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 """Serves one connection. Cancelled when the server stops; an error of its own ends only it."""
 
@@ -86,7 +88,7 @@ class TcpServer:
             await asyncio.wait(tuple(self._open))
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._open) >= self._connections_max:
+        if len(self._open) >= self._connections_max or not descriptors.is_one_left():
             self.refused += 1
             writer.transport.abort()
             return

@@ -18,6 +18,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from cluster.gateway import rendering
 from cluster.gateway.replies import Problem
+from cluster.node import descriptors
 
 
 class Owner(Protocol):
@@ -94,9 +95,11 @@ class Connections:
             if now - since < self._head_timeout_s:
                 break
             self._evict(connection)
-        if len(self._open) >= self._limit and self._idle:
+        is_full = len(self._open) >= self._limit or not descriptors.is_one_left()
+        if is_full and self._idle:
             self._evict(next(iter(self._idle)))
-        if len(self._open) < self._limit:
+            is_full = len(self._open) >= self._limit
+        if not is_full:
             return True
         self.refused += 1
         return False

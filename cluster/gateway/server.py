@@ -6,7 +6,6 @@ RULE: construction and lifetime only. What a request does is in `service.py`.
 from __future__ import annotations
 
 import asyncio
-import resource
 import secrets
 import socket
 import sys
@@ -44,6 +43,7 @@ from cluster.gateway.routes import BODY_BYTES_LIMIT, Route, matching
 from cluster.gateway.service import Context, Service
 from cluster.gateway.shortway import House, ShortWay
 from cluster.gateway.watchers import Hub
+from cluster.node import descriptors
 from cluster.node.clock import monotonic
 from cluster.node.face import NodeFace
 from cluster.telemetry.logs import Sampler
@@ -70,8 +70,6 @@ NATIVE_ROUTES: tuple[Route, ...] = (
 
 _NEVER_S = 10 * 365 * 86_400.0
 _SWEEPS_PER_TIMEOUT = 8
-_FILES_KEPT_BACK = 256
-"""Descriptors left for the journal, peers and all else, out of the process's limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -329,13 +327,11 @@ def _application(context: Context, services: Iterable[Service]) -> web.Applicati
 
 def _connections_max(wanted: int) -> int:
     """Bound the connections by the files we may open: over that, accepting fails for all."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
+    allowed = descriptors.clients_max()
+    if allowed >= wanted:
         return wanted
-    allowed = max(soft - _FILES_KEPT_BACK, soft // 2)
-    if allowed < wanted:
-        _log.warning("fewer connections than configured", wanted=wanted, allowed=allowed)
-    return min(wanted, allowed)
+    _log.warning("fewer connections than configured", wanted=wanted, allowed=int(allowed))
+    return int(allowed)
 
 
 def _warn_if_slow() -> None:

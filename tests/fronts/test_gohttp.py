@@ -18,6 +18,7 @@ from cluster.fronts.gohttp.exchange import Answer, BodyTooLarge, Request, Serve
 from cluster.fronts.gohttp.httprouter import HttpRouter
 from cluster.fronts.gohttp.servemux import ServeMux
 from cluster.fronts.gohttp.server import GoServer
+from tests.node.scarce import scarce_descriptors
 
 HOST = "127.0.0.1"
 
@@ -58,6 +59,7 @@ ROUTER = HttpRouter(
         ("GET", "/status", _show),
     ]
 )
+
 MUX = ServeMux({"/fifo/new": _show, "/fifo/{uuid}/wait/{ticket}": _show, "GET /status": _show})
 
 
@@ -734,6 +736,28 @@ async def test_odd_heads_are_bounded_as_the_others() -> None:
     async with _serving(_echo) as server, _dialled(server) as (reader, writer):
         writer.write(b"BREW / HTTP/1.1\nHost: x\n" + (b"X: " + b"a" * 9_000 + b"\n") * 117)
         assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_what_is_kept_back_for_the_disk_and_the_peers_is_no_clients() -> None:
+    """Who rests makes room for who comes; where nobody rests, who comes is refused."""
+
+    async def serve(request: Request) -> Answer:
+        await released.wait()
+        return exchange.text("here")
+
+    released = asyncio.Event()
+    async with _serving(serve) as server, _dialled(server) as (first, one):
+        one.write(_get("/"))
+        await _until(lambda: server.in_progress == 1)
+        with scarce_descriptors():
+            async with _dialled(server) as (second, _):
+                assert await second.read() == b""
+            released.set()
+            assert (await first.readuntil(b"here")).startswith(b"HTTP/1.1 200 ")
+            async with _dialled(server) as (third, three):
+                assert await first.read() == b""
+                three.write(_get("/"))
+                assert (await third.readuntil(b"here")).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.both_loops

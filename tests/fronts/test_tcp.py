@@ -8,6 +8,7 @@ import socket
 import pytest
 
 from cluster.fronts.tcp import TcpServer
+from tests.node.scarce import scarce_descriptors
 
 HOST = "127.0.0.1"
 
@@ -75,6 +76,23 @@ async def test_more_than_the_limit_are_shown_the_door() -> None:
     assert server.refused == 1
     writer.write(b"still\n")
     assert await reader.readline() == b"still\n"
+    for one in (writer, gone):
+        one.close()
+    await server.stop(1.0)
+
+
+async def test_what_is_kept_back_for_the_disk_and_the_peers_is_no_clients() -> None:
+    """Whoever has taken the descriptors: one more is shown the door, and who is there goes on."""
+    server = TcpServer("echo", _echo)
+    await server.start(HOST, 0)
+    reader, writer = await _dial(server)
+    writer.write(b"here\n")
+    assert await reader.readline() == b"here\n"
+    with scarce_descriptors():
+        other, gone = await _dial(server)
+        assert await _rest(other) == b""
+        writer.write(b"still\n")
+        assert await reader.readline() == b"still\n"
     for one in (writer, gone):
         one.close()
     await server.stop(1.0)

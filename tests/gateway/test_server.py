@@ -9,6 +9,7 @@ import pytest
 
 from tests.gateway.conftest import Api, MakeApi, until
 from tests.gateway.solo_node import SoloNode
+from tests.node.scarce import scarce_descriptors
 
 pytestmark = pytest.mark.both_loops
 
@@ -122,6 +123,23 @@ async def test_a_full_house_says_so_and_closes(make_api: MakeApi) -> None:
     assert b'"code":"overloaded"' in told
     assert b"Coterie-Index: 1\r\n" in told
     for wire in (busy, idle, third, fourth):
+        await wire.close()
+
+
+async def test_what_is_kept_back_for_the_disk_and_the_peers_is_no_clients(api: Api) -> None:
+    """Whoever has taken the descriptors: who idles makes room, else one answer and the door."""
+    api.node.is_silent = True
+    busy = await Wire.to(api)
+    busy.send(OPEN)
+    await until_inside(api, 1)
+    with scarce_descriptors():
+        second = await Wire.to(api)
+        told = await second.until_closed()
+    assert told.startswith(b"HTTP/1.1 503 ")
+    third = await Wire.to(api)
+    third.send(OPEN)
+    await until_inside(api, 2)
+    for wire in (busy, second, third):
         await wire.close()
 
 

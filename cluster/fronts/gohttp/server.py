@@ -33,6 +33,7 @@ from cluster.fronts.gohttp.exchange import (
     Request,
     Serve,
 )
+from cluster.node import descriptors
 
 CONNECTIONS_MAX: Final = 16_384
 BODY_TIMEOUT_S: Final = 60.0
@@ -163,7 +164,7 @@ class GoServer:
 
     def _accept(self) -> asyncio.Protocol:
         assert self._server is not None
-        if len(self._open) >= self._connections_max:
+        if len(self._open) >= self._connections_max or not descriptors.is_one_left():
             longest = next(iter(self._resting), None)
             if longest is None:
                 self.refused += 1
