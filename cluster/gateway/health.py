@@ -6,7 +6,7 @@ second whoever asks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import msgspec
 
@@ -44,7 +44,7 @@ async def ready(node: NodeFace, _ask: Ask) -> Answer:
 
 
 def routes(
-    metrics: Metrics, clock: Callable[[], float], others: Iterable[Route], version: str
+    metrics: Metrics, clock: Callable[[], float], others: tuple[Route, ...], version: str
 ) -> tuple[Route, ...]:
     """Make the rows of this file, which need what the server knows.
 
@@ -114,10 +114,30 @@ def routes(
             act=show_docs,
         ),
     )
-    document = openapi.document((*others, *rows), version)
-    page = docs.page(document)
+    document, page = _DOCUMENTS.of(others, rows, version)
     return rows
 
+
+class _Documents:
+    """The documents of one table of routes, made once for all servers of a process that have it:
+    tests start many, and making them takes longer than most tests.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[tuple[Route, ...], str, bytes, bytes] | None = None
+
+    def of(
+        self, others: tuple[Route, ...], rows: tuple[Route, ...], version: str
+    ) -> tuple[bytes, bytes]:
+        """The document and the page of `others` and of our own `rows`, which are always the same."""
+        last = self._last
+        if last is None or last[0] is not others or last[1] != version:
+            document = openapi.document((*others, *rows), version)
+            self._last = last = (others, version, document, docs.page(document))
+        return last[2], last[3]
+
+
+_DOCUMENTS = _Documents()
 
 _LIVE = Answer(200, Live())
 _READY = Answer(200, Ready())
