@@ -468,13 +468,14 @@ logging.getLogger("asyncio").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", "'asyncio.*[Pp]olicy' is deprecated", DeprecationWarning)
 import uvloop
 asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-from cluster import CoterieError, SyncClient
+from cluster import Definite, SyncClient
+from cluster.client.core import Policy
 for _ in range(3):
-    with SyncClient("127.0.0.1:1", timeout_ms=100) as client:
+    with SyncClient("127.0.0.1:1", policy=Policy(attempts_max=1)) as client:
         try:
             client.cluster()
-        except CoterieError:
-            print(type(client._portal._running.loop).__module__)
+        except Definite as error:
+            print(error.code, type(client._portal._running.loop).__module__)
 """
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", program],
@@ -484,7 +485,7 @@ for _ in range(3):
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         timeout=60,
     )
-    assert done.stdout.split() == [b"uvloop"] * 3
+    assert done.stdout.split() == [b"unreachable", b"uvloop"] * 3
     assert done.stderr == b""
 
 
